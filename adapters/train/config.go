@@ -1,0 +1,84 @@
+package train
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Config holds the settings of one run. Names, meaning and defaults are those of transformers'
+// TrainingArguments (5.x), except that evaluation and saving happen each epoch and the best
+// checkpoint is kept.
+type Config struct {
+	OutputDir                string  `yaml:"output_dir" json:"output_dir"`
+	NumTrainEpochs           float64 `yaml:"num_train_epochs" json:"num_train_epochs"`
+	MaxSteps                 int     `yaml:"max_steps" json:"max_steps"` // optimizer steps; -1: NumTrainEpochs decides
+	PerDeviceTrainBatchSize  int     `yaml:"per_device_train_batch_size" json:"per_device_train_batch_size"`
+	PerDeviceEvalBatchSize   int     `yaml:"per_device_eval_batch_size" json:"per_device_eval_batch_size"`
+	GradientAccumulationStep int     `yaml:"gradient_accumulation_steps" json:"gradient_accumulation_steps"`
+
+	LearningRate    float64 `yaml:"learning_rate" json:"learning_rate"`
+	LRSchedulerType string  `yaml:"lr_scheduler_type" json:"lr_scheduler_type"` // one of Schedules
+	WarmupSteps     float64 `yaml:"warmup_steps" json:"warmup_steps"`           // below 1: a share of all steps
+	AdamBeta1       float64 `yaml:"adam_beta1" json:"adam_beta1"`
+	AdamBeta2       float64 `yaml:"adam_beta2" json:"adam_beta2"`
+	AdamEpsilon     float64 `yaml:"adam_epsilon" json:"adam_epsilon"`
+	WeightDecay     float64 `yaml:"weight_decay" json:"weight_decay"`
+	MaxGradNorm     float64 `yaml:"max_grad_norm" json:"max_grad_norm"` // 0: no clipping
+
+	EvalStrategy        string `yaml:"eval_strategy" json:"eval_strategy"` // no, steps or epoch
+	EvalSteps           int    `yaml:"eval_steps" json:"eval_steps"`
+	SaveStrategy        string `yaml:"save_strategy" json:"save_strategy"` // no, steps or epoch
+	SaveSteps           int    `yaml:"save_steps" json:"save_steps"`
+	SaveTotalLimit      int    `yaml:"save_total_limit" json:"save_total_limit"` // 0: all checkpoints are kept
+	LoadBestModelAtEnd  bool   `yaml:"load_best_model_at_end" json:"load_best_model_at_end"`
+	MetricForBestModel  string `yaml:"metric_for_best_model" json:"metric_for_best_model"` // accuracy or loss
+	LoggingSteps        int    `yaml:"logging_steps" json:"logging_steps"`
+	Seed                uint64 `yaml:"seed" json:"seed"`
+	DataloaderNumWorker int    `yaml:"dataloader_num_workers" json:"dataloader_num_workers"` // 0: one per core
+}
+
+// DefaultConfig returns the defaults of TrainingArguments with evaluation and saving per epoch.
+func DefaultConfig() Config {
+	return Config{
+		NumTrainEpochs: 3, MaxSteps: -1,
+		PerDeviceTrainBatchSize: 8, PerDeviceEvalBatchSize: 8, GradientAccumulationStep: 1,
+		LearningRate: 5e-5, LRSchedulerType: "linear",
+		AdamBeta1: 0.9, AdamBeta2: 0.999, AdamEpsilon: 1e-8, MaxGradNorm: 1,
+		EvalStrategy: "epoch", EvalSteps: 500, SaveStrategy: "epoch", SaveSteps: 500,
+		LoadBestModelAtEnd: true, MetricForBestModel: "accuracy",
+		LoggingSteps: 10, Seed: 42,
+	}
+}
+
+// Validate reports every setting that is out of range, not only the first.
+func (c Config) Validate() []error {
+	var errs []error
+	check := func(ok bool, key string, value any, want string) {
+		if !ok {
+			errs = append(errs, fmt.Errorf("%s is %v, but must be %s", key, value, want))
+		}
+	}
+	check(c.NumTrainEpochs > 0 || c.MaxSteps > 0, "num_train_epochs", c.NumTrainEpochs, "positive")
+	check(c.MaxSteps > 0 || c.MaxSteps == -1, "max_steps", c.MaxSteps, "positive, or -1 for none")
+	check(c.PerDeviceTrainBatchSize > 0, "per_device_train_batch_size", c.PerDeviceTrainBatchSize, "positive")
+	check(c.PerDeviceEvalBatchSize > 0, "per_device_eval_batch_size", c.PerDeviceEvalBatchSize, "positive")
+	check(c.GradientAccumulationStep > 0, "gradient_accumulation_steps", c.GradientAccumulationStep, "positive")
+	check(c.LearningRate > 0, "learning_rate", c.LearningRate, "positive")
+	check(Schedules[c.LRSchedulerType] != nil, "lr_scheduler_type", c.LRSchedulerType, "one of "+scheduleNames())
+	check(c.WarmupSteps >= 0, "warmup_steps", c.WarmupSteps, "zero or more")
+	check(c.AdamBeta1 >= 0 && c.AdamBeta1 < 1, "adam_beta1", c.AdamBeta1, "in [0, 1)")
+	check(c.AdamBeta2 >= 0 && c.AdamBeta2 < 1, "adam_beta2", c.AdamBeta2, "in [0, 1)")
+	check(c.AdamEpsilon > 0, "adam_epsilon", c.AdamEpsilon, "positive")
+	check(c.WeightDecay >= 0, "weight_decay", c.WeightDecay, "zero or more")
+	check(c.MaxGradNorm >= 0, "max_grad_norm", c.MaxGradNorm, "zero or more")
+	strategies := []string{"no", "steps", "epoch"}
+	check(slices.Contains(strategies, c.EvalStrategy), "eval_strategy", c.EvalStrategy, "no, steps or epoch")
+	check(slices.Contains(strategies, c.SaveStrategy), "save_strategy", c.SaveStrategy, "no, steps or epoch")
+	check(c.EvalStrategy != "steps" || c.EvalSteps > 0, "eval_steps", c.EvalSteps, "positive with eval_strategy steps")
+	check(c.SaveStrategy != "steps" || c.SaveSteps > 0, "save_steps", c.SaveSteps, "positive with save_strategy steps")
+	check(c.SaveTotalLimit >= 0, "save_total_limit", c.SaveTotalLimit, "zero (no limit) or more")
+	check(slices.Contains([]string{"accuracy", "loss"}, c.MetricForBestModel), "metric_for_best_model", c.MetricForBestModel, "accuracy or loss")
+	check(c.LoggingSteps > 0, "logging_steps", c.LoggingSteps, "positive")
+	check(c.DataloaderNumWorker >= 0, "dataloader_num_workers", c.DataloaderNumWorker, "zero (one per core) or more")
+	return errs
+}
