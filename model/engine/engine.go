@@ -1,0 +1,178 @@
+// Package engine opens what hubtool computes on: GoMLX's own Go backend, which every build has, or
+// XLA through a PJRT plugin, where the build has cgo.
+//
+// It is the only package that links backends; the others are handed a [compute.Backend].
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/gomlx/compute"
+	_ "github.com/gomlx/compute/gobackend"
+	"github.com/gomlx/gomlx/support/exceptions"
+)
+
+// ErrUnavailable is returned when an engine was asked for by name and cannot be used.
+var ErrUnavailable = errors.New("engine not available")
+
+// Engine is an opened backend and how to feed it.
+type Engine struct {
+	Backend compute.Backend
+
+	// Spec reopens the same engine: "go" or "xla:/path/to/plugin.so".
+	Spec string
+
+	// Sliced engines run element-wise work on one core. A batch is cut into slices, one graph call
+	// each, that run side by side. Others take the batch whole.
+	Sliced bool
+
+	// Why says in a sentence how the engine came to be chosen.
+	Why string
+}
+
+// Open opens the engine that spec names:
+//
+//	""  or "auto"   an XLA plugin for a GPU if one is installed and works, then one for the CPU,
+//	                then the Go backend
+//	"go"            the Go backend
+//	"xla"           the first XLA plugin that is installed
+//	"xla:PLUGIN"    the plugin in that file; options may follow, as in "xla:/p.so,tf32=false"
+//
+// The error wraps [ErrUnavailable] where a named engine cannot be used.
+func Open(spec string) (*Engine, error) {
+	switch kind, plugin, _ := strings.Cut(spec, ":"); {
+	case spec == "" || spec == "auto":
+		return openAuto()
+	case spec == "go":
+		return openGo("it was asked for")
+	case kind == "xla" && plugin == "":
+		plugins := Plugins()
+		if len(plugins) == 0 {
+			return nil, fmt.Errorf("opening engine %q: %w: no plugin in %s: name the file with xla:PATH",
+				spec, ErrUnavailable, strings.Join(pluginDirs(), ", "))
+		}
+		return openXLA(plugins[0], "it is the first plugin installed")
+	case kind == "xla":
+		return openXLA(plugin, "it was asked for")
+	default:
+		return nil, fmt.Errorf("opening engine %q: %w: must be auto, go, xla or xla:PATH", spec, ErrUnavailable)
+	}
+}
+
+func openAuto() (*Engine, error) {
+	var failed []string
+	for _, plugin := range Plugins() {
+		e, err := openXLA(plugin, "it is installed and works")
+		if err == nil {
+			return e, nil
+		}
+		failed = append(failed, err.Error())
+	}
+	why := "no XLA plugin is installed"
+	switch {
+	case len(failed) > 0:
+		why = strings.Join(failed, "; ")
+	case !xlaLinked:
+		why = "this build has no XLA (it was built without cgo)"
+	}
+	return openGo(why)
+}
+
+// openGo opens the Go backend. Its default of running graph nodes in parallel can deadlock: nodes
+// wait for slots of the pool that they hold themselves. Sequential nodes still use the pool inside.
+func openGo(why string) (*Engine, error) {
+	b, err := open("go:ops_sequential")
+	if err != nil {
+		return nil, fmt.Errorf("opening the Go engine: %w", err)
+	}
+	return &Engine{Backend: b, Spec: "go", Sliced: true, Why: why}, nil
+}
+
+func openXLA(plugin, why string) (*Engine, error) {
+	fail := func(err error) (*Engine, error) {
+		return nil, fmt.Errorf("opening XLA plugin %q: %w: %w", plugin, ErrUnavailable, err)
+	}
+	if !xlaLinked {
+		return fail(errors.New("this build has no XLA: build with CGO_ENABLED=1 on Linux"))
+	}
+	path, options, _ := strings.Cut(plugin, ",")
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return fail(err)
+	}
+	if info, err := os.Stat(abs); err != nil {
+		return fail(err)
+	} else if info.IsDir() {
+		return fail(errors.New("is a directory: name the .so file"))
+	}
+	if options != "" {
+		options = "," + options
+	}
+	// An absolute path skips go-xla's search, its naming rule and its test for a GPU.
+	b, err := open("xla:" + abs + options)
+	if err != nil {
+		return fail(err)
+	}
+	return &Engine{Backend: b, Spec: "xla:" + abs + options, Why: why}, nil
+}
+
+// open turns the panics of a backend's constructor into errors: go-xla dereferences nil where dlopen
+// fails, and GoMLX panics on an unknown name.
+func open(config string) (b compute.Backend, err error) {
+	if caught := exceptions.Try(func() { b, err = compute.NewWithConfig(config) }); caught != nil {
+		if e, ok := caught.(error); ok {
+			return nil, e
+		}
+		return nil, fmt.Errorf("%v", caught)
+	}
+	return b, err
+}
+
+// Plugins lists the PJRT plugins found where go-xla's installer and system packages put them, those
+// for a GPU first.
+func Plugins() []string {
+	var gpu, cpu []string
+	for _, dir := range pluginDirs() {
+		found, _ := filepath.Glob(filepath.Join(dir, "pjrt_c_api_*_plugin.so"))
+		for _, path := range found {
+			if strings.Contains(filepath.Base(path), "cpu") {
+				cpu = append(cpu, path)
+			} else {
+				gpu = append(gpu, path)
+			}
+		}
+	}
+	return append(gpu, cpu...)
+}
+
+func pluginDirs() []string {
+	if list := os.Getenv("PJRT_PLUGIN_LIBRARY_PATH"); list != "" {
+		return filepath.SplitList(list)
+	}
+	dirs := []string{"/usr/local/lib/go-xla", "/usr/local/lib/go-xla/nvidia"}
+	if home, err := os.UserHomeDir(); err == nil {
+		local := filepath.Join(home, ".local/lib/go-xla")
+		dirs = append([]string{local, filepath.Join(local, "nvidia")}, dirs...)
+	}
+	return dirs
+}
+
+// Close frees the backend.
+func (e *Engine) Close() { e.Backend.Finalize() }
+
+// String describes the engine for people.
+func (e *Engine) String() string {
+	if e.Spec != "go" {
+		return fmt.Sprintf("%s (%d devices)", e.Spec, e.Backend.NumDevices())
+	}
+	kernels := "plain kernels: build with GOEXPERIMENT=simd for 5 times the speed"
+	if SIMD {
+		kernels = "SIMD kernels"
+	}
+	return fmt.Sprintf("go (%s, %d threads)", kernels, runtime.GOMAXPROCS(0))
+}

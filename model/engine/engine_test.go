@@ -1,0 +1,75 @@
+package engine_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hubtool/hubtool/model/engine"
+)
+
+func TestOpenGo(t *testing.T) {
+	e, err := engine.Open("go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if e.Spec != "go" || !e.Sliced {
+		t.Errorf("engine is %+v", e)
+	}
+}
+
+func TestOpenAutoFallsBackToGo(t *testing.T) {
+	t.Setenv("PJRT_PLUGIN_LIBRARY_PATH", t.TempDir())
+	e, err := engine.Open("auto")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if e.Spec != "go" || e.Why == "" {
+		t.Errorf("engine %q because %q, want go and a reason", e.Spec, e.Why)
+	}
+}
+
+// A plugin that cannot be loaded is a sentence, never a crash, and auto goes on without it.
+func TestOpenBrokenPlugin(t *testing.T) {
+	dir := t.TempDir()
+	plugin := filepath.Join(dir, "pjrt_c_api_broken_plugin.so")
+	if err := os.WriteFile(plugin, []byte("not a library"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, spec := range []string{"xla:" + plugin, "xla:" + filepath.Join(dir, "missing.so"), "xla:" + dir, "tpu"} {
+		if _, err := engine.Open(spec); !errors.Is(err, engine.ErrUnavailable) {
+			t.Errorf("Open(%q) = %v, want ErrUnavailable", spec, err)
+		}
+	}
+	t.Setenv("PJRT_PLUGIN_LIBRARY_PATH", dir)
+	e, err := engine.Open("auto")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if e.Spec != "go" || engine.XLA && !strings.Contains(e.Why, "broken") {
+		t.Errorf("engine %q because %q, want go and the plugin's failure", e.Spec, e.Why)
+	}
+}
+
+func TestEnvironment(t *testing.T) {
+	t.Setenv("GODEBUG", "gctrace=0")
+	env := engine.Environment()
+	if !engine.SIMD {
+		if env != nil {
+			t.Errorf("a build without SIMD wants %v", env)
+		}
+		return
+	}
+	if len(env) == 0 || env[0] != "GODEBUG=gctrace=0,cpu.fma=off" {
+		t.Errorf("environment starts with %q", env[:1])
+	}
+	t.Setenv("GODEBUG", "cpu.fma=off")
+	if env := engine.Environment(); env != nil {
+		t.Error("the process would be started again for ever")
+	}
+}
