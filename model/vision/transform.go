@@ -146,7 +146,9 @@ func centerOffset(have, want int) int {
 	return int(math.RoundToEven(float64(have-want) / 2))
 }
 
-func (t CenterCrop) String() string { return fmt.Sprintf("CenterCrop(size=(%d, %d))", t.Height, t.Width) }
+func (t CenterCrop) String() string {
+	return fmt.Sprintf("CenterCrop(size=(%d, %d))", t.Height, t.Width)
+}
 
 // Pad adds a constant border.
 type Pad struct {
@@ -156,21 +158,12 @@ type Pad struct {
 
 // Apply implements [Transform].
 func (t Pad) Apply(img *Image, _ *rand.Rand) *Image {
-	out := crop(img, -t.Left, -t.Top, img.Width+t.Left+t.Right, img.Height+t.Top+t.Bottom)
-	if t.Fill == [3]uint8{} {
-		return out
+	out := NewImage(img.Width+t.Left+t.Right, img.Height+t.Top+t.Bottom)
+	for p := out.Pix; len(p) >= 3; p = p[3:] {
+		copy(p, t.Fill[:])
 	}
-	for y := range out.Height {
-		inside := y >= t.Top && y < t.Top+img.Height
-		row := out.row(y)
-		for x := range out.Width {
-			if inside && x == t.Left {
-				x += img.Width
-			}
-			if !inside || x < t.Left || x >= t.Left+img.Width {
-				copy(row[3*x:], t.Fill[:])
-			}
-		}
+	for y := range img.Height {
+		copy(out.row(y + t.Top)[3*t.Left:], img.row(y))
 	}
 	return out
 }

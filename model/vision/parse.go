@@ -1,0 +1,334 @@
+package vision
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+)
+
+// Defaults completes a pipeline with what the model's image processor says: Normalize without
+// arguments, and crops and resizes without a size.
+type Defaults struct {
+	Mean, Std [3]float32
+	Size      int // pixels a side
+}
+
+// ParsePipeline builds a pipeline from decoded YAML or JSON: a list of torchvision names, each
+// alone or as a map from the name to its arguments (the first one, or all by keyword):
+//
+//	[{RandomResizedCrop: {size: 224, scale: [0.6, 1]}}, RandomHorizontalFlip, ToTensor, Normalize]
+//
+// The error lists every problem of the list, not only the first.
+func ParsePipeline(spec any, d Defaults) (*Pipeline, error) {
+	list, ok := spec.([]any)
+	if !ok {
+		return nil, fmt.Errorf("reading transforms: want a list of names, found %T", spec)
+	}
+	p := &Pipeline{Std: [3]float32{1, 1, 1}}
+	var errs []error
+	var tensor, normal bool
+	for i, item := range list {
+		name, value, err := splitItem(item)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("reading transform %d: %w", i+1, err))
+			continue
+		}
+		a := &arguments{defaults: d}
+		switch build, known := builders[name]; {
+		case name == "ToTensor" || name == "PILToTensor" || name == "ToImage":
+			tensor = true
+		case name == "Normalize":
+			if !tensor {
+				a.failf("it needs a tensor: put ToTensor in front of it")
+			}
+			if normal {
+				a.failf("there is a second Normalize; remove one")
+			}
+			a.set(value, "mean", "std")
+			p.Mean, p.Std = a.channels("mean", d.Mean), a.channels("std", d.Std)
+			for _, s := range p.Std {
+				if s == 0 {
+					a.failf("std must not contain 0")
+				}
+			}
+			normal = true
+		case !known:
+			a.failf("unknown name; did you mean %s? (known: %s)", nearestName(name), strings.Join(names(), ", "))
+		default:
+			if tensor {
+				a.failf("only Normalize may follow ToTensor; move it in front")
+			}
+			a.set(value, build.keys...)
+			if t := build.build(a); len(a.errs) == 0 {
+				p.Steps = append(p.Steps, t)
+			}
+		}
+		a.finish()
+		for _, err := range a.errs {
+			errs = append(errs, fmt.Errorf("reading transform %d, %s: %w", i+1, name, err))
+		}
+	}
+	if !tensor && len(errs) == 0 {
+		errs = append(errs, errors.New("reading transforms: there is no ToTensor; add ToTensor (and Normalize) at the end"))
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return p, nil
+}
+
+func splitItem(item any) (name string, value any, err error) {
+	switch item := item.(type) {
+	case string:
+		return item, nil, nil
+	case map[string]any:
+		if len(item) == 1 {
+			for k, v := range item {
+				return k, v, nil
+			}
+		}
+		return "", nil, fmt.Errorf("want one name, found %d: %q", len(item), slices.Sorted(maps.Keys(item)))
+	}
+	return "", nil, fmt.Errorf("want a name or a map of a name to arguments, found %v", item)
+}
+
+var builders = map[string]struct {
+	keys  []string
+	build func(*arguments) Transform
+}{
+	"RandomResizedCrop": {[]string{"size", "scale", "ratio", "interpolation", "antialias"}, func(a *arguments) Transform {
+		h, w := a.size("size", true)
+		return RandomResizedCrop{h, w, a.rangeOf("scale", [2]float64{0.08, 1}), a.rangeOf("ratio", [2]float64{3. / 4, 4. / 3}), a.filter("interpolation")}
+	}},
+	"RandomHorizontalFlip": {[]string{"p"}, func(a *arguments) Transform { return RandomHorizontalFlip{a.share("p", 0.5)} }},
+	"RandomVerticalFlip":   {[]string{"p"}, func(a *arguments) Transform { return RandomVerticalFlip{a.share("p", 0.5)} }},
+	"Resize": {[]string{"size", "interpolation", "max_size", "antialias"}, func(a *arguments) Transform {
+		h, w := a.size("size", false)
+		return ResizeTo{h, w, a.integer("max_size", 0), a.filter("interpolation")}
+	}},
+	"CenterCrop": {[]string{"size"}, func(a *arguments) Transform {
+		h, w := a.size("size", true)
+		return CenterCrop{h, w}
+	}},
+	"Pad": {[]string{"padding", "fill", "padding_mode"}, func(a *arguments) Transform { return a.pad() }},
+}
+
+func names() []string {
+	return append(slices.Sorted(maps.Keys(builders)), "ToTensor", "Normalize")
+}
+
+// nearestName is the known name with the smallest edit distance, letter case aside.
+func nearestName(name string) string {
+	return slices.MinFunc(names(), func(a, b string) int { return distance(name, a) - distance(name, b) })
+}
+
+func distance(a, b string) int {
+	a, b = strings.ToLower(a), strings.ToLower(b)
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost = 1 + min(diagonal, row[j], row[j+1])
+			}
+			diagonal, row[j+1] = row[j+1], cost
+		}
+	}
+	return row[len(b)]
+}
+
+// arguments reads the arguments of one transform and collects what is wrong with them.
+type arguments struct {
+	defaults Defaults
+	values   map[string]any
+	errs     []error
+}
+
+func (a *arguments) failf(format string, args ...any) {
+	a.errs = append(a.errs, fmt.Errorf(format, args...))
+}
+
+// set takes all arguments by keyword from a map, or the first one from any other value.
+func (a *arguments) set(value any, keys ...string) {
+	m, ok := value.(map[string]any)
+	if !ok && value != nil {
+		m = map[string]any{keys[0]: value}
+	}
+	a.values = m
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		if !slices.Contains(keys, k) {
+			a.failf("unknown argument %q; known: %s", k, strings.Join(keys, ", "))
+		}
+	}
+}
+
+func (a *arguments) finish() {
+	if v, ok := a.values["antialias"]; ok && v != true {
+		a.failf("antialias is %v, but images are always resized with antialiasing; remove it", v)
+	}
+}
+
+func number(v any) (float64, bool) {
+	switch v := v.(type) {
+	case int:
+		return float64(v), true
+	case int64:
+		return float64(v), true
+	case uint64:
+		return float64(v), true
+	case float64:
+		return v, !math.IsNaN(v) && !math.IsInf(v, 0)
+	}
+	return 0, false
+}
+
+// numbers accepts one number or a list of them.
+func numbers(v any) ([]float64, bool) {
+	if x, ok := number(v); ok {
+		return []float64{x}, true
+	}
+	list, ok := v.([]any)
+	out := make([]float64, len(list))
+	for i, v := range list {
+		x, isNumber := number(v)
+		out[i], ok = x, ok && isNumber
+	}
+	return out, ok && len(out) > 0
+}
+
+const maxSide = 1 << 15
+
+func (a *arguments) size(key string, square bool) (h, w int) {
+	v, given := a.values[key]
+	if !given {
+		if a.defaults.Size <= 0 {
+			a.failf("%s is missing", key)
+		}
+		v = a.defaults.Size
+	}
+	list, ok := numbers(v)
+	for _, x := range list {
+		ok = ok && x == math.Trunc(x) && x >= 1 && x <= maxSide
+	}
+	if !ok || len(list) > 2 {
+		a.failf("%s is %v, but must be one or two (height, width) whole numbers from 1 to %d", key, v, maxSide)
+		return 1, 1
+	}
+	if len(list) == 2 {
+		return int(list[0]), int(list[1])
+	}
+	if square {
+		return int(list[0]), int(list[0])
+	}
+	return int(list[0]), 0
+}
+
+func (a *arguments) rangeOf(key string, def [2]float64) [2]float64 {
+	v, given := a.values[key]
+	if !given {
+		return def
+	}
+	list, ok := numbers(v)
+	if !ok || len(list) != 2 || list[0] <= 0 || list[0] > list[1] {
+		a.failf("%s is %v, but must be two positive numbers, lowest and highest", key, v)
+		return def
+	}
+	return [2]float64(list)
+}
+
+func (a *arguments) share(key string, def float64) float64 {
+	v, given := a.values[key]
+	if !given {
+		return def
+	}
+	x, ok := number(v)
+	if !ok || x < 0 || x > 1 {
+		a.failf("%s is %v, but must be a number from 0 to 1", key, v)
+	}
+	return x
+}
+
+func (a *arguments) integer(key string, def int) int {
+	v, given := a.values[key]
+	if !given || v == nil {
+		return def
+	}
+	x, ok := number(v)
+	if !ok || x != math.Trunc(x) || x < 1 || x > maxSide {
+		a.failf("%s is %v, but must be a whole number from 1 to %d", key, v, maxSide)
+		return def
+	}
+	return int(x)
+}
+
+func (a *arguments) filter(key string) Filter {
+	v, given := a.values[key]
+	if !given {
+		return Bilinear
+	}
+	f, err := ParseFilter(strings.ToLower(fmt.Sprint(v)))
+	if err != nil {
+		a.errs = append(a.errs, err)
+	}
+	return f
+}
+
+func (a *arguments) channels(key string, def [3]float32) [3]float32 {
+	v, given := a.values[key]
+	if !given {
+		return def
+	}
+	list, ok := numbers(v)
+	if !ok || len(list) != 1 && len(list) != 3 {
+		a.failf("%s is %v, but must be three numbers: red, green, blue", key, v)
+		return def
+	}
+	if len(list) == 1 {
+		list = []float64{list[0], list[0], list[0]}
+	}
+	return [3]float32{float32(list[0]), float32(list[1]), float32(list[2])}
+}
+
+func (a *arguments) pad() Transform {
+	whole := func(key string, list []float64, ok bool, highest float64) []float64 {
+		for _, x := range list {
+			ok = ok && x == math.Trunc(x) && x >= 0 && x <= highest
+		}
+		if !ok || len(list) == 0 || len(list) == 3 && key == "padding" || len(list) > 4 {
+			a.failf("%s is %v, which is not what torchvision's Pad takes", key, a.values[key])
+			return []float64{0}
+		}
+		return list
+	}
+	var t Pad
+	list, ok := numbers(a.values["padding"])
+	switch p := whole("padding", list, ok, maxSide); len(p) {
+	case 1:
+		t.Left, t.Top, t.Right, t.Bottom = int(p[0]), int(p[0]), int(p[0]), int(p[0])
+	case 2:
+		t.Left, t.Top, t.Right, t.Bottom = int(p[0]), int(p[1]), int(p[0]), int(p[1])
+	default:
+		t.Left, t.Top, t.Right, t.Bottom = int(p[0]), int(p[1]), int(p[2]), int(p[3])
+	}
+	if v, given := a.values["fill"]; given {
+		list, ok := numbers(v)
+		switch c := whole("fill", list, ok && len(list) != 2, 255); len(c) {
+		case 1:
+			t.Fill = [3]uint8{uint8(c[0]), uint8(c[0]), uint8(c[0])}
+		default:
+			t.Fill = [3]uint8{uint8(c[0]), uint8(c[1]), uint8(c[2])}
+		}
+	}
+	if mode, given := a.values["padding_mode"]; given && mode != "constant" {
+		a.failf("padding_mode is %v, but only constant is supported", mode)
+	}
+	return t
+}
