@@ -1,0 +1,1 @@
+"""Makers of the golden files under testdata/golden: one module per kind."""
