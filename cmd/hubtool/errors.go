@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"unicode"
+)
+
+// outcome says how the program ends on an error: the one place that maps errors to exit codes.
+type outcome struct {
+	is   error
+	code int
+	kind string // for scripts, beside the code
+	hint string // what to do next; an error's own hint comes first
+}
+
+var outcomes = []outcome{
+	{context.Canceled, 130, "interrupted", "run the same command again to go on from there"},
+	{errUsage, 2, "usage", ""},
+	{errCheck, 8, "check-failed", ""},
+	{os.ErrNotExist, 3, "not-found", ""},
+}
+
+const exitCodesHelp = `EXIT CODES:
+   0 done   1 other   2 flags, arguments or config wrong   3 repository, revision, file, split or
+   column not found   4 not authorised, or gated   5 network or server, or offline and not cached
+   6 file damaged or unsupported   7 adapter and base do not fit   8 a check failed   130 interrupted
+`
+
+var (
+	errUsage = errors.New("usage")
+	errCheck = errors.New("check failed")
+)
+
+// problemError carries several problems of one kind.
+type problemError struct {
+	is       error
+	doing    string
+	problems []string
+	hint     string
+}
+
+func (e *problemError) Error() string        { return e.doing + ": " + strings.Join(e.problems, "; ") }
+func (e *problemError) Is(target error) bool { return target == e.is }
+func (e *problemError) Details() []string    { return e.problems }
+func (e *problemError) Hint() string         { return e.hint }
+
+// usage is exit code 2: everything wrong with flags, arguments or config, at once.
+func usage(doing string, problems ...string) error {
+	return &problemError{is: errUsage, doing: doing, problems: problems, hint: `"hubtool COMMAND --help" lists what is valid`}
+}
+
+// checkFailed is exit code 8: the command worked, and what it checked is not so.
+func checkFailed(doing string, problems ...string) error {
+	return &problemError{is: errCheck, doing: doing, problems: problems}
+}
+
+// hinted adds what to do next to an error.
+type hinted struct {
+	error
+	hint string
+}
+
+func (e hinted) Unwrap() error { return e.error }
+func (e hinted) Hint() string  { return e.hint }
+
+func withHint(err error, format string, args ...any) error {
+	return hinted{err, fmt.Sprintf(format, args...)}
+}
+
+// fail prints an error the way the caller asked for and returns the exit code. Errors of any
+// package may bring a hint and details along.
+func (e *env) fail(ctx context.Context, err error) int {
+	end := outcome{code: 1, kind: "error", hint: "if this looks like a bug, report it with the output of --verbose"}
+	for _, o := range outcomes {
+		if errors.Is(err, o.is) || o.is == context.Canceled && ctx.Err() != nil {
+			end = o
+			break
+		}
+	}
+	var advice interface{ Hint() string }
+	if errors.As(err, &advice) && advice.Hint() != "" {
+		end.hint = advice.Hint()
+	}
+	details := []string{}
+	var detailed interface{ Details() []string }
+	if errors.As(err, &detailed) {
+		details = detailed.Details()
+	}
+	e.endProgress()
+	if e.json {
+		type failure struct {
+			Code    int      `json:"code"`
+			Kind    string   `json:"kind"`
+			Message string   `json:"message"`
+			Hint    string   `json:"hint"`
+			Details []string `json:"details"`
+		}
+		enc := json.NewEncoder(e.err)
+		enc.SetEscapeHTML(false)
+		enc.Encode(map[string]failure{"error": {end.code, end.kind, err.Error(), end.hint, details}})
+		return end.code
+	}
+	fmt.Fprintf(e.err, "hubtool: %s\n", oneLine(err.Error()))
+	if end.hint != "" {
+		fmt.Fprintf(e.err, "hint: %s\n", oneLine(end.hint))
+	}
+	return end.code
+}
+
+// oneLine keeps foreign text, such as a tensor's name or a server's answer, from breaking the
+// line or driving the terminal.
+func oneLine(s string) string {
+	s = strings.ReplaceAll(strings.TrimSpace(s), "\n", "; ")
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return '�'
+		}
+		return r
+	}, s)
+}

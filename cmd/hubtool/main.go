@@ -1,0 +1,30 @@
+// Hubtool pulls, trains, merges and pushes adapters in the formats of the Hugging Face Hub.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// The first signal asks for an orderly end; from then on the second one kills, as without us.
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}))
+}
+
+// run executes one command line and returns the exit code.
+func run(ctx context.Context, args []string, s streams) int {
+	draft := newEnv(s) // problems are looked for on a draft, so that all are known before anything runs
+	args, err := arrange(draft, args)
+	if err != nil {
+		return draft.fail(ctx, err)
+	}
+	e := newEnv(s)
+	if err := e.app().RunContext(ctx, args); err != nil {
+		return e.fail(ctx, err)
+	}
+	return 0
+}

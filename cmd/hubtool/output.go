@@ -1,0 +1,44 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+)
+
+// result prints a command's result on stdout: one JSON value with --json, else what text writes.
+func (e *env) result(text func(w io.Writer), value any) error {
+	e.endProgress()
+	var out bytes.Buffer
+	if e.json {
+		enc := json.NewEncoder(&out)
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(value); err != nil {
+			return fmt.Errorf("writing the result as JSON: %w", err)
+		}
+	} else {
+		text(&out)
+	}
+	if _, err := e.out.Write(out.Bytes()); err != nil {
+		return fmt.Errorf("writing the result: %w", err)
+	}
+	return nil
+}
+
+// note tells the user, on stderr, of a decision worth knowing.
+func (e *env) note(format string, args ...any) {
+	if !e.quiet {
+		e.endProgress()
+		fmt.Fprintf(e.err, "hubtool: %s\n", oneLine(fmt.Sprintf(format, args...)))
+	}
+}
+
+// logger is for libraries: requests and decisions with --verbose, else nothing.
+func (e *env) logger() *slog.Logger {
+	if !e.verbose {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(slog.NewTextHandler(e.err, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
