@@ -1,0 +1,276 @@
+package dataset
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// card is what a repository says about itself: the front matter of README.md, amended by .huggingface.yaml, and the
+// dataset_infos.json of older repositories.
+type card struct {
+	configs []config
+	infos   map[string]features // declared features by configuration; a configuration without any is absent
+}
+
+// config is one entry of the card's "configs" list.
+type config struct {
+	name       string
+	isDefault  bool
+	dataDir    string
+	patterns   []splitPatterns // nil: find the files by their names
+	dropLabels *bool           // image folders: nil decides by the folders
+	noMetadata bool            // image folders: ignore metadata files
+}
+
+// splitPatterns are the file patterns of one split.
+type splitPatterns struct {
+	split    string
+	patterns []string
+}
+
+const (
+	cardFile   = "README.md"
+	yamlFile   = ".huggingface.yaml"
+	legacyFile = "dataset_infos.json"
+)
+
+var frontMatter = regexp.MustCompile(`\A(\s*---(?:\r\n|\r|\n))([\S\s]*?)((?:\r\n|\r|\n)---[ \t]*(\r\n|\n|$))`)
+
+func readCard(dir string) (*card, error) {
+	var raw struct {
+		Configs yaml.Node `yaml:"configs"`
+		Info    yaml.Node `yaml:"dataset_info"`
+	}
+	for _, name := range []string{cardFile, yamlFile} {
+		path := filepath.Join(dir, name)
+		text, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if name == cardFile {
+			m := frontMatter.FindSubmatch(text)
+			if m == nil {
+				continue
+			}
+			text = m[2]
+		}
+		if err := yaml.Load(text, &raw); err != nil {
+			return nil, fmt.Errorf("reading the metadata of %q: %w", path, err)
+		}
+	}
+	c := &card{infos: map[string]features{}}
+	if err := c.readLegacyInfos(filepath.Join(dir, legacyFile)); err != nil {
+		return nil, err
+	}
+	if err := c.readInfos(&raw.Info); err != nil {
+		return nil, fmt.Errorf("reading dataset_info in %q: %w", filepath.Join(dir, cardFile), err)
+	}
+	if err := c.readConfigs(&raw.Configs); err != nil {
+		return nil, fmt.Errorf("reading configs in %q: %w", filepath.Join(dir, cardFile), err)
+	}
+	return c, nil
+}
+
+// readInfos reads dataset_info, which is one map or a list of them, one per configuration.
+func (c *card) readInfos(node *yaml.Node) error {
+	entries := []*yaml.Node{node}
+	switch node.Kind {
+	case yaml.SequenceNode:
+		entries = node.Content
+	case yaml.MappingNode:
+	default:
+		return nil
+	}
+	for _, entry := range entries {
+		info := struct {
+			Config   string    `yaml:"config_name"`
+			Features yaml.Node `yaml:"features"`
+		}{Config: "default"}
+		if err := entry.Load(&info); err != nil {
+			return err
+		}
+		fs, err := parseYAMLFeatures(&info.Features)
+		if err != nil {
+			return err
+		}
+		if fs != nil {
+			c.infos[info.Config] = fs
+		}
+	}
+	return nil
+}
+
+// readLegacyInfos reads dataset_infos.json. A single configuration there is the default one, whatever its name: old
+// versions of push_to_hub called it "owner--name".
+func (c *card) readLegacyInfos(path string) error {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var infos map[string]struct {
+		Features json.RawMessage `json:"features"`
+	}
+	if err := json.Unmarshal(text, &infos); err != nil {
+		return fileError(path, damaged("%w", err))
+	}
+	for name, info := range infos {
+		fs, err := parseJSONFeatures(info.Features)
+		if err != nil {
+			return fileError(path, err)
+		}
+		if len(infos) == 1 {
+			name = "default"
+		}
+		if fs != nil {
+			c.infos[name] = fs
+		}
+	}
+	return nil
+}
+
+func (c *card) readConfigs(node *yaml.Node) error {
+	if node.IsZero() || node.Tag == "!!null" {
+		return nil
+	}
+	if node.Kind != yaml.SequenceNode {
+		return fmt.Errorf("not a list")
+	}
+	for _, item := range node.Content {
+		var entry struct {
+			Name         string    `yaml:"config_name"`
+			Files        yaml.Node `yaml:"data_files"`
+			Dir          string    `yaml:"data_dir"`
+			Default      bool      `yaml:"default"`
+			DropLabels   *bool     `yaml:"drop_labels"`
+			DropMetadata bool      `yaml:"drop_metadata"`
+		}
+		if err := item.Load(&entry); err != nil {
+			return err
+		}
+		if entry.Name == "" {
+			return fmt.Errorf("an entry has no config_name")
+		}
+		patterns, err := parseDataFiles(&entry.Files)
+		if err != nil {
+			return fmt.Errorf("configuration %q: %w", entry.Name, err)
+		}
+		c.configs = append(c.configs, config{
+			name: entry.Name, isDefault: entry.Default, dataDir: entry.Dir, patterns: patterns,
+			dropLabels: entry.DropLabels, noMetadata: entry.DropMetadata,
+		})
+	}
+	return nil
+}
+
+// parseDataFiles reads data_files: one pattern, a list of patterns (both mean the split train), or a list of
+// {split, path} where path is again one pattern or a list.
+func parseDataFiles(node *yaml.Node) ([]splitPatterns, error) {
+	if node.IsZero() || node.Tag == "!!null" {
+		return nil, nil
+	}
+	if node.Kind == yaml.ScalarNode {
+		return []splitPatterns{{"train", []string{node.Value}}}, nil
+	}
+	const form = "data_files is neither a pattern, a list of patterns, nor a list of {split, path}"
+	if node.Kind != yaml.SequenceNode {
+		return nil, fmt.Errorf(form)
+	}
+	var plain []string
+	var splits []splitPatterns
+	for _, item := range node.Content {
+		if item.Kind == yaml.ScalarNode {
+			plain = append(plain, item.Value)
+			continue
+		}
+		var entry struct {
+			Split string    `yaml:"split"`
+			Path  yaml.Node `yaml:"path"`
+		}
+		if err := item.Load(&entry, yaml.WithKnownFields()); err != nil {
+			return nil, fmt.Errorf("%s: %w", form, err)
+		}
+		if !isSplit.MatchString(entry.Split) {
+			return nil, fmt.Errorf("%q is not a split name; use letters, digits, _ and single dots", entry.Split)
+		}
+		for _, s := range splits {
+			if s.split == entry.Split {
+				return nil, fmt.Errorf("the split %q occurs twice in data_files", entry.Split)
+			}
+		}
+		var paths []string
+		switch entry.Path.Kind {
+		case yaml.ScalarNode:
+			paths = []string{entry.Path.Value}
+		case yaml.SequenceNode:
+			if err := entry.Path.Load(&paths); err != nil {
+				return nil, fmt.Errorf("%s: %w", form, err)
+			}
+		default:
+			return nil, fmt.Errorf(form)
+		}
+		splits = append(splits, splitPatterns{entry.Split, paths})
+	}
+	if len(plain) > 0 && len(splits) > 0 {
+		return nil, fmt.Errorf(form)
+	}
+	if len(plain) > 0 {
+		splits = []splitPatterns{{"train", plain}}
+	}
+	return splits, nil
+}
+
+// choose picks the configuration to read: the one asked for, else the only one, the one called default or the one
+// marked default. A repository without configs has a single one called default.
+func (c *card) choose(asked string) (config, error) {
+	configs := c.configs
+	if len(configs) == 0 {
+		configs = []config{{name: "default"}}
+	}
+	names := make([]string, len(configs))
+	var defaults []config
+	for i, cfg := range configs {
+		if cfg.name == asked {
+			return cfg, nil
+		}
+		names[i] = cfg.name
+		if len(configs) == 1 || cfg.name == "default" || cfg.isDefault {
+			defaults = append(defaults, cfg)
+		}
+	}
+	switch {
+	case asked != "":
+		return config{}, notFound(ErrConfigName, asked, names)
+	case len(defaults) == 1:
+		return defaults[0], nil
+	case len(defaults) > 1:
+		return config{}, fmt.Errorf("%w: %q and %q are both marked as the default", ErrConfigName, defaults[0].name, defaults[1].name)
+	}
+	return config{}, fmt.Errorf("%w: the data set has several and no default; choose one of %q", ErrConfigName, names)
+}
+
+// features returns the declared features of a configuration, nil where the card declares none.
+func (c *card) features(config string) features {
+	if fs, ok := c.infos[config]; ok {
+		return fs
+	}
+	// Cards that declare one configuration in dataset_info but list none in configs mean that one.
+	if len(c.configs) == 0 && len(c.infos) == 1 {
+		for _, fs := range c.infos {
+			return fs
+		}
+	}
+	return nil
+}

@@ -1,0 +1,244 @@
+// Package dataset reads image-classification data sets from local disk: Hub data-set repositories, folders of parquet
+// files and folders of images. It finds configurations, splits, class names and rows as the Python package datasets
+// does, so that a script and hubtool given the same directory see the same rows in the same order.
+//
+//	d, err := dataset.Open("food101", dataset.Options{})
+//	rows, err := d.Select("train[:5000]")
+//	train, test, err := rows.TrainTestSplit(0.1, 42)
+//	row, err := train.At(0) // encoded image, label
+//
+// Nothing is fetched and no image is decoded here.
+package dataset
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"strings"
+	"sync"
+)
+
+// Options choose what Open reads. The zero value takes the default configuration and the only image and label columns.
+type Options struct {
+	Config      string // configuration; "" for the default one
+	ImageColumn string // "" for the only column of type Image
+	LabelColumn string // "" for the only column of type ClassLabel
+	// Unlabelled permits a data set without a label column; every Label is then -1. Otherwise its absence is an error.
+	Unlabelled bool
+	// CacheDir is where images are unpacked to once, from parquet files whose layout does not allow fetching a single
+	// row (most files written before 2025). Without it such files are decoded a row group at a time on every visit.
+	CacheDir string
+}
+
+// Dataset is an opened data set. It is safe for concurrent use and keeps its files open until Close.
+type Dataset struct {
+	dir    string
+	splits []split
+	shards []shard
+	names  []string
+	image  string
+	label  string
+}
+
+// split is a named run of whole shards.
+type split struct {
+	name         string
+	first, after int // shards
+	rows         int
+
+	once sync.Once
+	err  error
+}
+
+// shard is one file, or one folder's worth of files, of rows in a fixed order.
+type shard interface {
+	path() string
+	rows() int
+	// load prepares reading rows. It is called once, before row and label.
+	load() error
+	row(i int) (Row, error)
+	label(i int) int
+	Close() error
+}
+
+// SplitInfo describes a split of a data set.
+type SplitInfo struct {
+	Name string
+	Rows int
+}
+
+// Open finds the splits and class names of the data set in dir. It reads headers and listings, no images.
+//
+// Errors: os.ErrNotExist, ErrNoData, ErrConfigName, ErrColumn, ErrUnsupported and ErrDamaged, by errors.Is.
+func Open(dir string, opts Options) (*Dataset, error) {
+	d := &Dataset{dir: dir}
+	if err := d.open(opts); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening data set %q: %w", dir, err), d.Close())
+	}
+	return d, nil
+}
+
+func (d *Dataset) open(opts Options) error {
+	info, err := os.Stat(d.dir)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("%w: a data set is a directory, this is a file", ErrUnsupported)
+	}
+	c, err := readCard(d.dir)
+	if err != nil {
+		return err
+	}
+	cfg, err := c.choose(opts.Config)
+	if err != nil {
+		return err
+	}
+	files, err := listTree(d.dir)
+	if err != nil {
+		return err
+	}
+	files = files.below(cfg.dataDir)
+	if cfg.patterns == nil {
+		if cfg.patterns, err = files.findPatterns(); err != nil {
+			return err
+		}
+	}
+	splits, err := files.resolve(cfg.patterns)
+	if err != nil {
+		return err
+	}
+	kind, err := files.inferKind(splits)
+	if err != nil {
+		return err
+	}
+	keep(kind, splits)
+	switch kind {
+	case parquetKind:
+		return d.openParquet(files, splits, c.features(cfg.name), opts)
+	}
+	return fmt.Errorf("%w: these are %s files; parquet files and folders of images are read", ErrUnsupported, kind)
+}
+
+// add appends a split made of the given shards.
+func (d *Dataset) add(name string, shards []shard) {
+	d.splits = append(d.splits, split{name: name, first: len(d.shards), after: len(d.shards) + len(shards)})
+	d.shards = append(d.shards, shards...)
+	s := &d.splits[len(d.splits)-1]
+	for _, shard := range shards {
+		s.rows += shard.rows()
+	}
+}
+
+// Close closes the files. Rows cannot be read afterwards.
+func (d *Dataset) Close() error {
+	var errs []error
+	for _, s := range d.shards {
+		errs = append(errs, s.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Splits lists the splits in the data set's own order.
+func (d *Dataset) Splits() []SplitInfo {
+	infos := make([]SplitInfo, len(d.splits))
+	for i := range d.splits {
+		infos[i] = SplitInfo{d.splits[i].name, d.splits[i].rows}
+	}
+	return infos
+}
+
+// ClassNames returns the names of the labels, in label order; empty for an unlabelled data set.
+func (d *Dataset) ClassNames() []string { return d.names }
+
+// Select returns the rows that a split expression names, in the slicing language of datasets: a split, optionally with
+// a slice in rows or whole percents, and sums of those, such as
+//
+//	train    train[:5000]    train[10%:20%]    train[-100:]    train[:90%]+validation
+//
+// Percentages round to the nearest row, halves to even; "(pct1_dropremainder)" after the slice counts whole
+// hundredths. An expression that selects nothing is an error, ErrSplit, as is an unknown split.
+func (d *Dataset) Select(expr string) (*Rows, error) {
+	terms, err := parseSplit(expr)
+	if err != nil {
+		return nil, err
+	}
+	rows := &Rows{dataset: d}
+	for _, term := range terms {
+		s := d.split(term.split)
+		if s == nil {
+			return nil, notFound(ErrSplit, term.split, d.splitNames())
+		}
+		from, to, err := term.bounds(s.rows)
+		if err != nil {
+			return nil, err
+		}
+		if from >= to {
+			continue
+		}
+		if err := d.load(s); err != nil {
+			return nil, err
+		}
+		rows.refs = d.appendRefs(rows.refs, s, from, to)
+	}
+	if len(rows.refs) == 0 {
+		return nil, fmt.Errorf("%w: %q selects no rows (there is: %s)", ErrSplit, expr, d.sizes())
+	}
+	return rows, nil
+}
+
+// appendRefs adds rows [from, to) of a split.
+func (d *Dataset) appendRefs(refs []rowRef, s *split, from, to int) []rowRef {
+	start := 0
+	for k := s.first; k < s.after && start < to; k++ {
+		n := d.shards[k].rows()
+		for i := max(from-start, 0); i < min(to-start, n); i++ {
+			refs = append(refs, rowRef{uint32(k), uint32(i)})
+		}
+		start += n
+	}
+	return refs
+}
+
+// load prepares a split's shards once, however many selections use it.
+func (d *Dataset) load(s *split) error {
+	s.once.Do(func() {
+		for _, shard := range d.shards[s.first:s.after] {
+			if shard.rows() > math.MaxInt32 {
+				s.err = fileError(shard.path(), fmt.Errorf("%w: more than 2^31 rows in one file", ErrUnsupported))
+			} else {
+				s.err = shard.load()
+			}
+			if s.err != nil {
+				return
+			}
+		}
+	})
+	return s.err
+}
+
+func (d *Dataset) split(name string) *split {
+	for i := range d.splits {
+		if d.splits[i].name == name {
+			return &d.splits[i]
+		}
+	}
+	return nil
+}
+
+func (d *Dataset) splitNames() []string {
+	names := make([]string, len(d.splits))
+	for i := range d.splits {
+		names[i] = d.splits[i].name
+	}
+	return names
+}
+
+func (d *Dataset) sizes() string {
+	parts := make([]string, len(d.splits))
+	for i := range d.splits {
+		parts[i] = fmt.Sprintf("%s with %d rows", d.splits[i].name, d.splits[i].rows)
+	}
+	return strings.Join(parts, ", ")
+}
