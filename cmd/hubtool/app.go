@@ -23,6 +23,7 @@ type env struct {
 	progressMode, engine                 string
 	offline, json, quiet, verbose        bool
 
+	settings []setting // config keys given as flags, in the order given
 	progress progress
 }
 

@@ -1,0 +1,234 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+
+	"github.com/hubtool/hubtool/adapters/train"
+)
+
+// Config is everything a training run can be told: the YAML or JSON file, and the flags made from
+// it in configflags.go. A key exists once, here or in train.Config.
+type Config struct {
+	Model      string        `yaml:"model" usage:"base model: a local directory or a repository"`
+	Dataset    DatasetConfig `yaml:"dataset"`
+	Transforms Transforms    `yaml:"transforms"`
+	Adapter    AdapterKeys   `yaml:"adapter"`
+	Training   Training      `yaml:"training"`
+}
+
+// DatasetConfig says which images are trained on and which are held out.
+type DatasetConfig struct {
+	Path        string  `yaml:"path" usage:"repository, folder of Parquet files, or image folder"`
+	Name        string  `yaml:"name" usage:"configuration, if the data set has several"`
+	TrainSplit  string  `yaml:"train_split" usage:"split to train on, such as train[:5000]"`
+	EvalSplit   string  `yaml:"eval_split" usage:"split to evaluate on; replaces test_size"`
+	TestSize    float64 `yaml:"test_size" usage:"share of the train split to hold out for evaluation, below 1, or a number of images"`
+	ImageColumn string  `yaml:"image_column" usage:"column with the images"`
+	LabelColumn string  `yaml:"label_column" usage:"column with the class"`
+}
+
+// Transforms are lists of torchvision's transforms, such as [{Resize: 224}, ToTensor]; nil is the
+// default list.
+type Transforms struct {
+	Train any `yaml:"train" usage:"transforms of training images, as YAML"`
+	Eval  any `yaml:"eval" usage:"transforms of evaluation images, as YAML"`
+}
+
+// Training is train.Config and what the program does around a run.
+type Training struct {
+	train.Config `yaml:",inline"`
+
+	FP16                  Half     `yaml:"fp16" usage:"half precision: true, false, or auto for where the engine has it"`
+	BF16                  Half     `yaml:"bf16" usage:"bfloat16: true, false, or auto for where the engine has it"`
+	EarlyStoppingPatience int      `yaml:"early_stopping_patience" usage:"evaluations without a better metric until training ends; 0: never"`
+	InitAdapter           string   `yaml:"init_adapter" usage:"start from the weights of this adapter"`
+	IgnoreMismatchedSizes bool     `yaml:"ignore_mismatched_sizes" usage:"replace a classifier head of another size in the base"`
+	ResumeFromCheckpoint  AutoPath `yaml:"resume_from_checkpoint" usage:"true for the newest in output_dir, or a checkpoint's path"`
+	PushToHub             bool     `yaml:"push_to_hub" usage:"push output_dir when done"`
+	HubModelID            string   `yaml:"hub_model_id" usage:"repository to push to; default: the name of output_dir"`
+	HubPrivateRepo        bool     `yaml:"hub_private_repo" usage:"make the repository private when push_to_hub creates it"`
+	ReportTo              string   `yaml:"report_to" usage:"only none: the report is written to output_dir"`
+}
+
+// Half switches a half precision: "false", "true", or "auto" for where the engine has it.
+type Half string
+
+// UnmarshalText accepts the three words and YAML's other spellings of true and false.
+func (h *Half) UnmarshalText(text []byte) error {
+	if b, ok := parseBool(string(text)); ok {
+		*h = Half(fmt.Sprint(b))
+		return nil
+	}
+	if *h = Half(strings.ToLower(string(text))); *h != "auto" {
+		return errors.New("true, false or auto")
+	}
+	return nil
+}
+
+// AutoPath is a path, "true" for "find it yourself", or "" for none.
+type AutoPath string
+
+// UnmarshalText keeps a path and turns false into none.
+func (p *AutoPath) UnmarshalText(text []byte) error {
+	*p = AutoPath(text)
+	if b, ok := parseBool(string(text)); ok {
+		*p = ""
+		if b {
+			*p = "true"
+		}
+	}
+	return nil
+}
+
+// defaultConfig is what a run does with keys that nobody set.
+func defaultConfig() *Config {
+	return &Config{
+		Dataset:  DatasetConfig{TrainSplit: "train", TestSize: 0.1, ImageColumn: "image", LabelColumn: "label"},
+		Adapter:  AdapterKeys{Names: "transformers5", values: []adapterValue{{"peft_type", json.RawMessage(`"LORA"`)}}},
+		Training: Training{Config: train.DefaultConfig(), FP16: "false", BF16: "false", ReportTo: "none"},
+	}
+}
+
+// loadConfig returns the settings of a run: flags over the file over defaults. The file may be
+// absent (""). Everything wrong is reported at once.
+func (e *env) loadConfig(path string) (*Config, error) {
+	cfg := defaultConfig()
+	r := configReader{}
+	if path != "" {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("reading the config: %w", err)
+		}
+		if err := r.file(cfg, path, text); err != nil {
+			return nil, err
+		}
+	}
+	r.flags(cfg, e.settings)
+	r.add(cfg.problems()...)
+	if len(r.problems) > 0 {
+		doing := "reading the settings"
+		if path != "" {
+			doing = fmt.Sprintf("reading %q", path)
+		}
+		return nil, usage(doing, r.problems...)
+	}
+	return cfg, nil
+}
+
+// file overlays a YAML or JSON text; JSON is nearly a part of YAML, and the rest is refused.
+func (r *configReader) file(cfg *Config, path string, text []byte) error {
+	if filepath.Ext(path) == ".json" && !json.Valid(text) {
+		var v any
+		return usage(fmt.Sprintf("reading %q", path), json.Unmarshal(text, &v).Error())
+	}
+	var doc yaml.Node
+	if err := yaml.Load(text, &doc); err != nil {
+		if len(bytes.TrimSpace(text)) == 0 {
+			return nil
+		}
+		return usage(fmt.Sprintf("reading %q", path), strings.TrimPrefix(err.Error(), "go-yaml load error in "))
+	}
+	r.fill(doc.Content[0], reflect.ValueOf(cfg).Elem(), "")
+	return nil
+}
+
+// unfinished are keys that transformers and cli.md know and this version does not obey; any value
+// but the default is refused, so that no setting is silently without effect.
+var unfinished = map[string]string{
+	"training.report_to": "the report is written to output_dir, and to no service",
+}
+
+// problems checks the settings against each other. It also fills in what follows from others.
+func (c *Config) problems() []string {
+	var p []string
+	refuse := func(bad bool, format string, args ...any) {
+		if bad {
+			p = append(p, fmt.Sprintf(format, args...))
+		}
+	}
+	def := defaultConfig()
+	t, was := &c.Training, def.Training
+	refuse(c.Model == "", "model is not set: name the base model, in the file or with --model")
+	refuse(c.Dataset.Path == "", "dataset.path is not set: name the data set, in the file or with --dataset")
+	refuse(t.OutputDir == "", "training.output_dir is not set: name the folder for the adapter, in the file or with --out")
+	refuse(c.Dataset.TrainSplit == "", "dataset.train_split is empty")
+	refuse(c.Dataset.TestSize < 0, "dataset.test_size is %v, but must be zero or more", c.Dataset.TestSize)
+	if c.Dataset.EvalSplit != "" {
+		refuse(c.Dataset.TestSize != def.Dataset.TestSize && c.Dataset.TestSize != 0, "dataset.eval_split and dataset.test_size exclude each other")
+		c.Dataset.TestSize = 0
+	}
+	for _, err := range t.Validate() {
+		p = append(p, "training."+err.Error())
+	}
+	noEval := c.Dataset.EvalSplit == "" && c.Dataset.TestSize == 0
+	refuse(noEval && t.EvalStrategy != "no", "training.eval_strategy is %q, but neither dataset.eval_split nor dataset.test_size gives images to evaluate on", t.EvalStrategy)
+	refuse(t.FP16 != "false" && t.BF16 != "false", "training.fp16 and training.bf16 exclude each other")
+	refuse(t.EarlyStoppingPatience < 0, "training.early_stopping_patience is %d, but must be zero (never) or more", t.EarlyStoppingPatience)
+
+	// A key that does nothing in this run is an error.
+	idle := func(set bool, key, why string) { refuse(set, "%s does nothing: %s", key, why) }
+	idle(t.EarlyStoppingPatience > 0 && t.EvalStrategy == "no", "training.early_stopping_patience", "eval_strategy is no")
+	idle(t.EvalSteps != was.EvalSteps && t.EvalStrategy != "steps", "training.eval_steps", "eval_strategy is "+t.EvalStrategy)
+	idle(t.SaveSteps != was.SaveSteps && t.SaveStrategy != "steps", "training.save_steps", "save_strategy is "+t.SaveStrategy)
+	idle(t.SaveTotalLimit != was.SaveTotalLimit && t.SaveStrategy == "no", "training.save_total_limit", "save_strategy is no")
+	idle(t.HubModelID != "" && !t.PushToHub, "training.hub_model_id", "push_to_hub is false")
+	idle(t.HubPrivateRepo && !t.PushToHub, "training.hub_private_repo", "push_to_hub is false")
+
+	defaults := map[string]string{}
+	for _, f := range configFields(reflect.ValueOf(def).Elem(), "") {
+		defaults[f.key] = fmt.Sprint(f.value.Interface())
+	}
+	for _, f := range configFields(reflect.ValueOf(c).Elem(), "") {
+		why, ok := unfinished[f.key]
+		value := fmt.Sprint(f.value.Interface())
+		refuse(ok && value != defaults[f.key], "%s is %q, which this version cannot do: %s", f.key, value, why)
+	}
+	return append(p, c.Adapter.problems()...)
+}
+
+// Encode writes the settings as a config file that repeats the run.
+func (c *Config) Encode() ([]byte, error) {
+	text, err := yaml.Dump(c)
+	if err != nil {
+		return nil, fmt.Errorf("writing the settings as YAML: %w", err)
+	}
+	return text, nil
+}
+
+// configField is one key: its full name, usage, and the place of its value.
+type configField struct {
+	key, usage string
+	value      reflect.Value
+}
+
+// configFields lists the keys of a struct and of the structs in it, in order. The adapter's keys
+// are not among them.
+func configFields(v reflect.Value, prefix string) []configField {
+	var fields []configField
+	for i := range v.NumField() {
+		sf, fv := v.Type().Field(i), v.Field(i)
+		name, _, _ := strings.Cut(sf.Tag.Get("yaml"), ",")
+		key := prefix + name
+		switch {
+		case fv.Type() == reflect.TypeFor[AdapterKeys]():
+		case sf.Anonymous:
+			fields = append(fields, configFields(fv, prefix)...)
+		case fv.Kind() == reflect.Struct:
+			fields = append(fields, configFields(fv, key+".")...)
+		default:
+			usage := cmp.Or(sf.Tag.Get("usage"), "as in TrainingArguments")
+			fields = append(fields, configField{key, usage, fv})
+		}
+	}
+	return fields
+}
