@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"regexp"
 	"strings"
+	"time"
 )
 
 // What went wrong, for errors.Is. A command's exit code follows from these.
@@ -38,6 +40,7 @@ type Error struct {
 	RequestID   string // to quote to the Hub's support
 
 	kind, cause error
+	wait        time.Duration // that the server asked for; 0 if it did not
 }
 
 func (e *Error) Error() string {
@@ -87,6 +90,12 @@ func requestError(method, rawURL string, err error) error {
 }
 
 const maxMessage = 2000
+
+// isDiskError tells a failure of the local file system from one of the network.
+func isDiskError(err error) bool {
+	var pe *fs.PathError
+	return errors.As(err, &pe)
+}
 
 // responseError describes an answer that is not a success. body is its beginning.
 func responseError(req *http.Request, status int, h http.Header, body []byte) *Error {

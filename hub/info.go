@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"net/http"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -90,8 +91,13 @@ type treeEntry struct {
 	XetHash string `json:"xetHash"`
 }
 
+var xetHash = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
 func (e treeEntry) file() File {
-	f := File{Path: e.Path, Size: e.Size, BlobID: e.OID, XetHash: e.XetHash}
+	f := File{Path: e.Path, Size: e.Size, BlobID: e.OID}
+	if xetHash.MatchString(e.XetHash) { // Python discards a whole listing over a malformed one
+		f.XetHash = e.XetHash
+	}
 	if e.LFS != nil {
 		f.SHA256, f.Size = strings.TrimPrefix(e.LFS.OID, "sha256:"), e.LFS.Size
 	}

@@ -33,6 +33,9 @@ func retryable(err error) bool {
 			return false
 		}
 	}
+	if isDiskError(err) {
+		return false
+	}
 	var (
 		verify *tls.CertificateVerificationError
 		record tls.RecordHeaderError

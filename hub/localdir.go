@@ -1,0 +1,273 @@
+package hub
+
+import (
+	"context"
+	"crypto/sha1"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// localDir is a plain directory with a repository's files in it. What is known
+// about them is kept as Python keeps it:
+//
+//	<dir>/.cache/huggingface/.gitignore                   *
+//	<dir>/.cache/huggingface/download/<path>.metadata     commit, ETag, time
+//	<dir>/.cache/huggingface/download/<path>.lock
+//	<dir>/.cache/huggingface/trees/<commit>.json
+//
+// Everything goes through root, so that no link in the directory leads a write out
+// of it.
+type localDir struct {
+	c      *Client
+	s      store
+	commit string
+	opts   PullOptions
+	path   string
+	root   *os.Root
+}
+
+const localMeta = ".cache/huggingface"
+
+func (c *Client) openLocalDir(s store, commit string, opts PullOptions, files []File) (target, error) {
+	abs, err := filepath.Abs(opts.LocalDir)
+	if err != nil {
+		return nil, err
+	}
+	t := &localDir{c: c, s: s, commit: commit, opts: opts, path: abs}
+	for _, f := range files {
+		if f.Path == localMeta || strings.HasPrefix(f.Path, localMeta+"/") {
+			return nil, fmt.Errorf("%w: file name %q is where the directory's own records are", ErrDamaged, f.Path)
+		}
+	}
+	if opts.DryRun {
+		if t.root, err = os.OpenRoot(abs); errors.Is(err, os.ErrNotExist) {
+			err = nil
+		}
+		return t, err
+	}
+	if err := os.MkdirAll(abs, 0o777); err != nil {
+		return nil, err
+	}
+	if err := checkCollisions(abs, files); err != nil {
+		return nil, err
+	}
+	if t.root, err = os.OpenRoot(abs); err != nil {
+		return nil, err
+	}
+	meta := filepath.Join(abs, filepath.FromSlash(localMeta))
+	if err := t.root.MkdirAll(localMeta+"/download", 0o777); err != nil {
+		return nil, t.escaped(err)
+	}
+	if err := t.root.WriteFile(localMeta+"/.gitignore", []byte("*"), 0o666); err != nil {
+		return nil, err
+	}
+	c.bestEffort("saving the listing", writeTree(meta, commit, files))
+	return t, writeCacheTag(meta)
+}
+
+// escaped explains the refusal of a link that leads out of the directory.
+func (t *localDir) escaped(err error) error {
+	if err != nil && strings.Contains(err.Error(), "escapes") {
+		return fmt.Errorf("%w: a link in %q leads out of it: %v", ErrDamaged, t.path, err)
+	}
+	return err
+}
+
+func (t *localDir) dir() string { return t.path }
+
+// bring makes one file current. A file that the user has changed is left alone and
+// reported unless Force says otherwise.
+func (t *localDir) bring(ctx context.Context, f File) (PulledFile, error) {
+	got, err := t.tryBring(ctx, f)
+	if err != nil {
+		return got, fmt.Errorf("downloading %q to %q: %w", f.Path, t.path, t.escaped(err))
+	}
+	return got, nil
+}
+
+func (t *localDir) tryBring(ctx context.Context, f File) (PulledFile, error) {
+	got := PulledFile{Name: f.Path, Path: filepath.Join(t.path, filepath.FromSlash(f.Path)), Size: f.Size, ETag: f.ETag(), SHA256: f.SHA256, Cached: true}
+	if t.root == nil { // a dry run into a directory that does not exist yet
+		got.Cached = false
+		return got, nil
+	}
+	if !t.opts.DryRun {
+		for _, dir := range []string{path.Dir(f.Path), path.Dir(localMeta + "/download/" + f.Path)} {
+			if err := t.root.MkdirAll(filepath.FromSlash(dir), 0o777); err != nil {
+				return got, err
+			}
+		}
+		l, err := lock(ctx, t.metaPath(f, ".lock"), t.c.waiting(f))
+		if err != nil {
+			return got, err
+		}
+		defer l.unlock()
+	}
+	state, err := t.state(f)
+	if err != nil {
+		return got, err
+	}
+	if t.opts.DryRun {
+		got.Cached, got.Kept = state == current, state == changed && !t.opts.Force
+		return got, nil
+	}
+	switch {
+	case state == current && !t.opts.Force:
+		t.c.report(Event{File: f.Path, State: Skipped, Done: f.Size, Total: f.Size})
+	case state == changed && !t.opts.Force:
+		t.c.log.Warn("the file was changed here and is left alone; force the pull to overwrite it", "file", got.Path)
+		t.c.report(Event{File: f.Path, State: Skipped, Done: f.Size, Total: f.Size})
+		got.Kept = true
+		return got, nil
+	default:
+		if err := t.write(ctx, f, &got); err != nil {
+			return got, err
+		}
+	}
+	if got.SHA256 == "" {
+		if got.SHA256, err = fileSHA256(got.Path); err != nil {
+			return got, err
+		}
+	}
+	return got, t.writeMetadata(f)
+}
+
+type localState int
+
+const (
+	absent   localState = iota
+	current             // has the content of the commit
+	outdated            // has the content of another commit, untouched
+	changed             // has content that no commit we know of gave it
+)
+
+// state compares the file here with the one of the commit. The record is trusted
+// only if the file has not been written after it.
+func (t *localDir) state(f File) (localState, error) {
+	info, err := t.root.Lstat(filepath.FromSlash(f.Path))
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return absent, nil
+	case err != nil:
+		return absent, err
+	case info.Mode()&os.ModeSymlink != 0:
+		return changed, nil
+	case !info.Mode().IsRegular():
+		return absent, fmt.Errorf("%w: %q is in the way and is no file", ErrInvalid, info.Name())
+	}
+	m, ok := t.readMetadata(f)
+	trusted := ok && info.ModTime().Add(-time.Second).Compare(m.time) <= 0
+	if trusted && m.etag == f.ETag() && info.Size() == f.Size {
+		return current, nil
+	}
+	if info.Size() == f.Size { // written by another program, or the record is gone
+		same, err := t.sameContent(f)
+		if err != nil || same {
+			return current, err
+		}
+	}
+	if trusted {
+		return outdated, nil
+	}
+	return changed, nil
+}
+
+func (t *localDir) sameContent(f File) (bool, error) {
+	h := newHash(f.ETag(), f.Size)
+	if h == nil {
+		return false, nil
+	}
+	file, err := t.root.Open(filepath.FromSlash(f.Path))
+	if err != nil {
+		return false, err
+	}
+	defer file.Close()
+	t.c.report(Event{File: f.Path, State: Checking, Total: f.Size})
+	if _, err := io.Copy(h, file); err != nil {
+		return false, err
+	}
+	return hex.EncodeToString(h.Sum(nil)) == f.ETag(), nil
+}
+
+// write puts the content in place: copied from the cache if it is there, else
+// fetched.
+func (t *localDir) write(ctx context.Context, f File, got *PulledFile) error {
+	etag := f.ETag()
+	if err := checkETag(etag); err != nil {
+		return err
+	}
+	name := filepath.FromSlash(f.Path)
+	stem := filepath.Join(filepath.Dir(t.metaPath(f, "")), shortHash(path.Base(f.Path)+".metadata")+"."+etag)
+	rename := func(from string) error {
+		rel, err := filepath.Rel(t.path, from)
+		if err != nil {
+			return err
+		}
+		return t.root.Rename(rel, name)
+	}
+	if !t.opts.Force && t.s.blobOK(etag, f.Size) {
+		tmp := stem + "." + randomName() + ".incomplete"
+		if err := copyFile(t.s.blob(etag), tmp); err != nil {
+			return err
+		}
+		t.c.report(Event{File: f.Path, State: Skipped, Done: f.Size, Total: f.Size})
+		return rename(tmp)
+	}
+	p, err := openPartial(stem, true)
+	if err != nil {
+		return err
+	}
+	src := &source{resolve: t.c.resolveURL(t.s.repo.at(t.commit), f.Path), etag: etag, size: f.Size}
+	got.Cached = false
+	got.Fetched, err = t.c.complete(ctx, p, src, f, rename)
+	return err
+}
+
+// shortHash keeps names of files in flight short enough for Windows.
+func shortHash(name string) string {
+	sum := sha1.Sum([]byte(name))
+	return base64.URLEncoding.EncodeToString(sum[:])
+}
+
+func (t *localDir) metaPath(f File, suffix string) string {
+	return filepath.Join(t.path, filepath.FromSlash(localMeta+"/download/"+f.Path)+suffix)
+}
+
+type localRecord struct {
+	commit, etag string
+	time         time.Time
+}
+
+// readMetadata reads a file's record: three lines, the time in Unix seconds.
+func (t *localDir) readMetadata(f File) (localRecord, bool) {
+	text, err := os.ReadFile(t.metaPath(f, ".metadata"))
+	if err != nil {
+		return localRecord{}, false
+	}
+	lines := strings.Split(string(text), "\n")
+	if len(lines) < 3 {
+		return localRecord{}, false
+	}
+	seconds, err := strconv.ParseFloat(strings.TrimSpace(lines[2]), 64)
+	if err != nil {
+		return localRecord{}, false
+	}
+	return localRecord{
+		strings.TrimSpace(lines[0]), strings.TrimSpace(lines[1]),
+		time.UnixMicro(int64(seconds * 1e6)),
+	}, true
+}
+
+func (t *localDir) writeMetadata(f File) error {
+	now := strconv.FormatFloat(float64(time.Now().UnixMicro())/1e6, 'f', -1, 64)
+	return writeAtomic(t.metaPath(f, ".metadata"), []byte(t.commit+"\n"+f.ETag()+"\n"+now+"\n"), 0o666)
+}

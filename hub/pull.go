@@ -1,0 +1,302 @@
+package hub
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// PullOptions select what Pull brings and where to. The zero value brings the whole
+// repository into the cache.
+type PullOptions struct {
+	Include []string // wildcards as in Python's allow_patterns; * matches / too
+	Exclude []string // taken away from what Include selects
+	Files   []string // exact names, or folders with a trailing slash; each must exist
+
+	LocalDir string // put plain files here instead of links into the cache
+	Force    bool   // fetch again what is here; overwrite local changes in LocalDir
+	DryRun   bool   // say what would be done; nothing is written
+
+	// NoCacheFallback makes an unreachable Hub an error even if the cache could answer.
+	NoCacheFallback bool
+}
+
+// Snapshot is a repository at a commit on this disk.
+type Snapshot struct {
+	Repo    Repo
+	Commit  string
+	Dir     string // holds the files under their names
+	Files   []PulledFile
+	Fetched int64 // body bytes that came over the network
+}
+
+// PulledFile is one file of a snapshot.
+type PulledFile struct {
+	Name    string // in the repository
+	Path    string // on this disk
+	Size    int64
+	ETag    string // SHA-256 of LFS files, git's blob id of others
+	SHA256  string // of the content; empty after a dry run for a file not in LFS
+	Cached  bool   // nothing had to be fetched
+	Kept    bool   // LocalDir has another content, which was left alone
+	Fetched int64
+}
+
+// Pull brings the selected files of a repository to this disk and returns where
+// they are. The revision is resolved once, so all files are of one commit. What is
+// there already is not fetched; a file cut short by an earlier run is resumed.
+//
+// If the Hub cannot be asked, the cached snapshot of the revision is returned if it
+// has every selected file, with a warning to the logger; offline that is the normal
+// way. Errors unwrap to the package's sentinels; ErrEntry lists all names of Files
+// that do not exist.
+func (c *Client) Pull(ctx context.Context, r Repo, opts PullOptions) (*Snapshot, error) {
+	snap, err := c.pull(ctx, r, opts)
+	if err != nil {
+		return nil, fmt.Errorf("pulling %q: %w", r, err)
+	}
+	return snap, nil
+}
+
+func (c *Client) pull(ctx context.Context, r Repo, opts PullOptions) (*Snapshot, error) {
+	if err := r.validate(); err != nil {
+		return nil, err
+	}
+	if opts.Force && c.offline {
+		return nil, fmt.Errorf("%w: fetching again is impossible offline", ErrInvalid)
+	}
+	s := c.store(r)
+	commit, files, err := c.resolve(ctx, s, opts)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range files {
+		// All names before any write, also of files that the patterns leave out.
+		if err := checkPath(f.Path); err != nil {
+			return nil, err
+		}
+	}
+	files, err = selectFiles(files, opts)
+	if err != nil {
+		return nil, err
+	}
+	t, err := c.target(s, commit, opts, files)
+	if err != nil {
+		return nil, err
+	}
+	snap := &Snapshot{Repo: r, Commit: commit, Dir: t.dir(), Files: make([]PulledFile, len(files))}
+	if err := c.each(ctx, len(files), func(ctx context.Context, i int) (err error) {
+		snap.Files[i], err = t.bring(ctx, files[i])
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	for _, f := range snap.Files {
+		snap.Fetched += f.Fetched
+	}
+	if !opts.DryRun {
+		// Last, so that a ref never names a commit that is not here. Best effort: the
+		// cache may be read-only.
+		c.bestEffort("creating the snapshot", os.MkdirAll(s.snapshot(commit), 0o777))
+		c.bestEffort("writing the ref", s.writeRef(r.revision(), commit))
+	}
+	return snap, nil
+}
+
+// resolve finds the commit that the revision means and its listing: from the Hub,
+// or from the cache where the Hub need not or cannot be asked.
+func (c *Client) resolve(ctx context.Context, s store, opts PullOptions) (commit string, files []File, err error) {
+	commit = s.repo.revision()
+	cachedCommit, hasRef := s.readRef(commit)
+	if !isCommit(commit) {
+		first := ctx
+		if hasRef && !opts.NoCacheFallback {
+			first = withAttempts(ctx, 1)
+		}
+		info, err := c.Info(first, s.repo)
+		switch {
+		case err == nil:
+			commit = info.SHA
+		case opts.NoCacheFallback || !soft(err) || ctx.Err() != nil:
+			return "", nil, err
+		default:
+			return c.resolveCached(s, cachedCommit, opts, err)
+		}
+	}
+	if files, ok := readTree(s.dir, commit); ok {
+		return commit, files, nil
+	}
+	for f, err := range c.Files(ctx, s.repo.at(commit)) {
+		if err == nil {
+			files = append(files, f)
+			continue
+		}
+		if opts.NoCacheFallback || !soft(err) || ctx.Err() != nil {
+			return "", nil, err
+		}
+		return c.resolveCached(s, commit, opts, err)
+	}
+	if !opts.DryRun {
+		c.bestEffort("saving the listing", writeTree(s.dir, commit, files))
+	}
+	return commit, files, nil
+}
+
+// resolveCached answers from the cache after the Hub could not be asked. reason is
+// why; it is the error if the cache has no answer either.
+func (c *Client) resolveCached(s store, commit string, opts PullOptions, reason error) (string, []File, error) {
+	if commit == "" {
+		return "", nil, fmt.Errorf("%w; the cache does not know revision %q (give a commit to use a cached one)", reason, s.repo.revision())
+	}
+	if !c.offline {
+		c.log.Warn("the Hub cannot be asked; using the cached snapshot, which may be out of date", "commit", commit, "reason", reason)
+	}
+	if files, ok := readTree(s.dir, commit); ok {
+		var missing []string
+		selected, err := selectFiles(files, opts)
+		for _, f := range selected {
+			if !s.pointerOK(commit, f.Path, f.ETag(), f.Size) && !s.blobOK(f.ETag(), f.Size) {
+				missing = append(missing, f.Path)
+			}
+		}
+		if len(missing) > 0 {
+			return "", nil, fmt.Errorf("%w; the cached snapshot lacks %s", reason, strings.Join(missing, ", "))
+		}
+		return commit, files, err
+	}
+	files, err := s.listSnapshot(commit)
+	if err != nil {
+		return "", nil, fmt.Errorf("%w; the cache has no snapshot of commit %s", reason, commit)
+	}
+	if _, err := selectFiles(files, opts); err != nil {
+		return "", nil, fmt.Errorf("%w; in the cached snapshot: %v", reason, err)
+	}
+	c.log.Warn("the cached snapshot was not verified to be complete: it has no listing", "commit", commit)
+	return commit, files, nil
+}
+
+// selectFiles applies the options to a listing. Folders and exact names of Files
+// must each select something: a typing error is not an empty success.
+func selectFiles(files []File, opts PullOptions) ([]File, error) {
+	sel := newSelector(opts.Include, opts.Exclude)
+	wanted := make(map[string]bool, len(opts.Files))
+	for _, name := range opts.Files {
+		wanted[strings.TrimPrefix(name, "./")] = false
+	}
+	var out []File
+	for _, f := range files {
+		named := len(wanted) == 0
+		for name := range wanted {
+			if f.Path == name || strings.HasSuffix(name, "/") && strings.HasPrefix(f.Path, name) {
+				wanted[name], named = true, true
+			}
+		}
+		if named && sel.match(f.Path) {
+			out = append(out, f)
+		}
+	}
+	var missing []string
+	for name, found := range wanted {
+		if !found {
+			missing = append(missing, fmt.Sprintf("%q", name))
+		}
+	}
+	if len(missing) > 0 {
+		slices.Sort(missing)
+		return nil, fmt.Errorf("%w: %s", ErrEntry, strings.Join(missing, ", "))
+	}
+	slices.SortFunc(out, func(a, b File) int { return cmp.Compare(a.Path, b.Path) })
+	return out, nil
+}
+
+// each runs work for 0 … n-1, as many at a time as the client has jobs, and stops
+// at the first error.
+func (c *Client) each(ctx context.Context, n int, work func(context.Context, int) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	next := make(chan int)
+	var wg sync.WaitGroup
+	for range min(n, c.jobs) {
+		wg.Go(func() {
+			for i := range next {
+				if err := work(ctx, i); err != nil {
+					cancel(err)
+					return
+				}
+			}
+		})
+	}
+	for i := 0; i < n && ctx.Err() == nil; i++ {
+		select {
+		case next <- i:
+		case <-ctx.Done():
+		}
+	}
+	close(next)
+	wg.Wait()
+	return context.Cause(ctx)
+}
+
+// A target is where Pull puts files: the cache or a plain directory.
+type target interface {
+	dir() string
+	bring(ctx context.Context, f File) (PulledFile, error)
+}
+
+func (c *Client) target(s store, commit string, opts PullOptions, files []File) (target, error) {
+	if opts.LocalDir != "" {
+		return c.openLocalDir(s, commit, opts, files)
+	}
+	if !opts.DryRun {
+		if err := os.MkdirAll(s.snapshot(commit), 0o777); err == nil {
+			err = checkCollisions(s.snapshot(commit), files)
+			if err != nil {
+				return nil, err
+			}
+		}
+	}
+	return &cacheTarget{c, s, commit, opts}, nil
+}
+
+type cacheTarget struct {
+	c      *Client
+	s      store
+	commit string
+	opts   PullOptions
+}
+
+func (t *cacheTarget) dir() string { return t.s.snapshot(t.commit) }
+
+func (t *cacheTarget) bring(ctx context.Context, f File) (PulledFile, error) {
+	if t.opts.DryRun {
+		cached := t.s.pointerOK(t.commit, f.Path, f.ETag(), f.Size) || t.s.blobOK(f.ETag(), f.Size)
+		return PulledFile{Name: f.Path, Path: t.s.pointer(t.commit, f.Path), Size: f.Size, ETag: f.ETag(), SHA256: f.SHA256, Cached: cached && !t.opts.Force}, nil
+	}
+	got, err := t.c.ensure(ctx, t.s, t.commit, f, "", t.opts.Force)
+	if err == nil && got.SHA256 == "" {
+		got.SHA256, err = fileSHA256(got.Path)
+	}
+	return got, err
+}
+
+// fileSHA256 hashes a file; the ones that are not in LFS are small.
+func fileSHA256(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", errors.Join(fmt.Errorf("hashing %q", path), err)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
