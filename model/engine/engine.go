@@ -27,10 +27,6 @@ type Engine struct {
 	// Spec reopens the same engine: "go" or "xla:/path/to/plugin.so".
 	Spec string
 
-	// Sliced engines run element-wise work on one core. A batch is cut into slices, one graph call
-	// each, that run side by side. Others take the batch whole.
-	Sliced bool
-
 	// Why says in a sentence how the engine came to be chosen.
 	Why string
 }
@@ -90,7 +86,7 @@ func openGo(why string) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the Go engine: %w", err)
 	}
-	return &Engine{Backend: b, Spec: "go", Sliced: true, Why: why}, nil
+	return &Engine{Backend: b, Spec: "go", Why: why}, nil
 }
 
 func openXLA(plugin, why string) (*Engine, error) {

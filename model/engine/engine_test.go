@@ -16,7 +16,7 @@ func TestOpenGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer e.Close()
-	if e.Spec != "go" || !e.Sliced {
+	if e.Spec != "go" || e.Backend.Name() != "go" {
 		t.Errorf("engine is %+v", e)
 	}
 }

@@ -1,0 +1,256 @@
+package adapters
+
+import (
+	"fmt"
+	"hash/fnv"
+	"maps"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/hubtool/hubtool/format"
+)
+
+// keyPrefix is what PEFT puts before the path of a module inside the wrapped model.
+const keyPrefix = "base_model.model."
+
+// Adapter is a method applied to the modules of a base: its settings and its parameters.
+type Adapter struct {
+	Config *format.AdapterConfig
+
+	// Targets are the adapted modules in network order.
+	Targets []Target
+
+	// Full are the parameters of the base that the adapter replaces: those of modules_to_save, and
+	// the biases that it trains.
+	Full []string
+
+	// Notes are remarks for the user about a loaded adapter.
+	Notes []string
+
+	base   Base
+	method Method
+	params []Parameter // of targets in their order, then those in Full; named by Key
+}
+
+// key is the canonical name of a tensor in an adapter's file.
+func key(module, param string) string { return keyPrefix + module + "." + param }
+
+// New makes a fresh adapter for a base: it computes what the base computes. Its random numbers
+// depend on the seed and the names of modules only.
+func New(cfg *format.AdapterConfig, b Base, seed uint64) (*Adapter, error) {
+	a, err := prepare(cfg, b)
+	if err != nil {
+		return nil, err
+	}
+	if err := cfg.SetMethod(a.method.Settings()); err != nil {
+		return nil, err
+	}
+	for _, t := range a.Targets {
+		for _, p := range a.method.Params(t) {
+			values := make([]float32, size(p.Shape))
+			p.Init(stream(seed, key(t.Name, p.Name)), values)
+			a.params = append(a.params, Parameter{key(t.Name, p.Name), p.Shape, values})
+		}
+	}
+	for _, name := range a.Full {
+		values, err := b.Values(name)
+		if err != nil {
+			return nil, err
+		}
+		a.params = append(a.params, Parameter{keyPrefix + name, a.shapeOf(name), values})
+	}
+	return a, nil
+}
+
+// prepare resolves a config on a base, without parameters.
+func prepare(cfg *format.AdapterConfig, b Base) (*Adapter, error) {
+	construct := methods[cfg.PeftType]
+	if construct == nil {
+		known := slices.Sorted(maps.Keys(methods))
+		return nil, fmt.Errorf("%w: peft_type %q; known are %s", ErrMethod, cfg.PeftType, strings.Join(known, ", "))
+	}
+	m, err := construct(cfg)
+	if err != nil {
+		return nil, err
+	}
+	targets, err := selectTargets(cfg, m, b.Modules, b.spellings)
+	if err != nil {
+		return nil, err
+	}
+	a := &Adapter{Config: cfg, Targets: targets, base: b, method: m, Full: savedParameters(cfg, b)}
+	if trainer, ok := m.(BiasTrainer); ok {
+		for _, name := range trainedBiases(trainer.TrainedBiases(), b, targets) {
+			if !slices.Contains(a.Full, name) {
+				a.Full = append(a.Full, name)
+			}
+		}
+	}
+	for _, entry := range cfg.ModulesToSave {
+		if !slices.ContainsFunc(b.Parameters, func(p Parameter) bool {
+			return slices.ContainsFunc(b.spellings(p.Name), func(n string) bool { return inModule(n, entry) })
+		}) {
+			return nil, fmt.Errorf("%w: modules_to_save names %q, but the base has no such module", ErrMismatch, entry)
+		}
+	}
+	return a, nil
+}
+
+func (a *Adapter) shapeOf(parameter string) []int {
+	for _, p := range a.base.Parameters {
+		if p.Name == parameter {
+			return p.Shape
+		}
+	}
+	return nil
+}
+
+// Load reads an adapter that PEFT or hubtool wrote, for a base. Tensors may have the names of either
+// generation of transformers. The error wraps [ErrMismatch] and lists all differences where the
+// adapter does not fit.
+func Load(dir string, b Base) (*Adapter, error) {
+	cfg, err := format.ReadAdapterConfig(dir)
+	if err != nil {
+		return nil, err
+	}
+	a, err := prepare(cfg, b)
+	if err != nil {
+		return nil, fmt.Errorf("loading adapter %q: %w", dir, err)
+	}
+	ck, err := format.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer ck.Close()
+	stored := a.readKeys(ck)
+
+	var wrong []string
+	take := func(name string, shape []int) error {
+		t, ok := stored[name]
+		delete(stored, name)
+		switch {
+		case !ok:
+			wrong = append(wrong, "missing "+name)
+			return nil
+		case !slices.Equal(t.Info().Shape, shape):
+			wrong = append(wrong, fmt.Sprintf("shape of %s: %v in the file, %v by its config and the base", name, t.Info().Shape, shape))
+			return nil
+		}
+		values, err := format.Floats(t)
+		if err != nil {
+			return err
+		}
+		a.params = append(a.params, Parameter{name, shape, values})
+		return nil
+	}
+	for _, t := range a.Targets {
+		for _, p := range a.method.Params(t) {
+			if err := take(key(t.Name, p.Name), p.Shape); err != nil {
+				return nil, err
+			}
+		}
+	}
+	full := a.Full[:0:0]
+	for _, name := range a.Full {
+		if _, ok := stored[keyPrefix+name]; !ok && strings.HasSuffix(name, ".bias") && !slices.Contains(savedParameters(cfg, b), name) {
+			// PEFT 0.7 to 0.20 lost the biases of bias="lora_only".
+			a.Notes = append(a.Notes, fmt.Sprintf("the file has no %s, which bias=%q trains: the base's stays", name, a.method.(BiasTrainer).TrainedBiases()))
+			continue
+		}
+		full = append(full, name)
+		if err := take(keyPrefix+name, a.shapeOf(name)); err != nil {
+			return nil, err
+		}
+	}
+	a.Full = full
+	if len(wrong) > 0 {
+		return nil, fmt.Errorf("loading adapter %q: %w:\n  %s", dir, ErrMismatch, strings.Join(wrong, "\n  "))
+	}
+	for _, name := range slices.Sorted(maps.Keys(stored)) {
+		a.Notes = append(a.Notes, fmt.Sprintf("%s is not used: no module of the adapter has it", name))
+	}
+	return a, nil
+}
+
+// readKeys returns an adapter's tensors by canonical key.
+func (a *Adapter) readKeys(ck *format.Checkpoint) map[string]format.Tensor {
+	stored := map[string]format.Tensor{}
+	for t := range ck.Tensors() {
+		name := t.Info().Name
+		if strings.Contains(name, ".original_module.") || strings.Contains(name, ".modules_to_save.") {
+			continue // copies that bias="all" leaves beside the saved module
+		}
+		name = strings.TrimPrefix(name, keyPrefix)
+		name = strings.Replace(name, ".base_layer.", ".", 1)
+		stored[keyPrefix+format.Canonical(a.base.ModelType, name)] = t
+	}
+	return stored
+}
+
+// Params are the adapter's tensors, named by their canonical keys. Their values may be changed.
+func (a *Adapter) Params() []Parameter { return a.params }
+
+// TargetValues returns the parameters of one target on the host.
+func (a *Adapter) TargetValues(t Target) Values {
+	values := Values{}
+	for _, p := range a.params {
+		if name, ok := strings.CutPrefix(p.Name, keyPrefix+t.Name+"."); ok {
+			values[name] = p.Values
+		}
+	}
+	return values
+}
+
+// FullValues returns the parameters that replace the base's, by the base's name.
+func (a *Adapter) FullValues() map[string]Parameter {
+	full := map[string]Parameter{}
+	for _, p := range a.params {
+		if name := strings.TrimPrefix(p.Name, keyPrefix); slices.Contains(a.Full, name) {
+			full[name] = Parameter{name, p.Shape, p.Values}
+		}
+	}
+	return full
+}
+
+// Count returns the parameters that training changes and all parameters as PEFT counts them: the
+// frozen original of a saved module counts beside its copy, a bias that is trained in place does not.
+func (a *Adapter) Count() (trainable, all int) {
+	for _, p := range a.base.Parameters {
+		all += size(p.Shape)
+	}
+	saved := savedParameters(a.Config, a.base)
+	for _, p := range a.params {
+		trainable += size(p.Shape)
+		if name := strings.TrimPrefix(p.Name, keyPrefix); !slices.Contains(a.Full, name) || slices.Contains(saved, name) {
+			all += size(p.Shape)
+		}
+	}
+	return trainable, all
+}
+
+// Dir returns the directory of an adapter inside path: path itself, or its only subdirectory with
+// an adapter_config.json, where PEFT puts adapters that are not called "default".
+func Dir(path string) string {
+	if found, _ := filepath.Glob(filepath.Join(path, "*", "adapter_config.json")); len(found) == 1 {
+		if own, _ := filepath.Glob(filepath.Join(path, "adapter_config.json")); len(own) == 0 {
+			return filepath.Dir(found[0])
+		}
+	}
+	return path
+}
+
+func size(shape []int) int {
+	n := 1
+	for _, d := range shape {
+		n *= d
+	}
+	return n
+}
+
+// stream is a generator of its own for each tensor, so that adding a target changes no other.
+func stream(seed uint64, name string) *rand.Rand {
+	h := fnv.New64a()
+	h.Write([]byte(name))
+	return rand.New(rand.NewPCG(seed, h.Sum64()))
+}

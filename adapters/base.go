@@ -1,0 +1,85 @@
+package adapters
+
+import (
+	"strings"
+
+	"github.com/hubtool/hubtool/format"
+)
+
+// Kind is what a module computes, as far as methods care.
+type Kind int
+
+// The kinds of modules.
+const (
+	Linear Kind = iota
+	Convolution
+)
+
+// String names the kind for messages.
+func (k Kind) String() string {
+	return [...]string{"linear layer", "convolution"}[k]
+}
+
+// Module is a module of a base model that could be adapted.
+type Module struct {
+	Name  string // canonical, as in "vit.encoder.layer.0.attention.attention.query"
+	Kind  Kind
+	Shape []int // of the weight: [out, in], or [out, in, height, width]
+	Bias  bool
+}
+
+// Base is what adapters know of the model they adapt. Names are canonical.
+type Base struct {
+	ModelType  string
+	Modules    []Module
+	Parameters []Parameter // all tensors, in network order
+
+	// Values returns the elements of a parameter: what training it starts from.
+	Values func(name string) ([]float32, error)
+}
+
+// Parameter is a named tensor of a base, or one of an adapter with its elements.
+type Parameter struct {
+	Name   string
+	Shape  []int
+	Values []float32
+}
+
+// spellings are all names that a module or parameter has in one of the generations of transformers.
+func (b Base) spellings(name string) []string { return format.Spellings(b.ModelType, name) }
+
+// module returns the module of the name.
+func (b Base) module(name string) (Module, bool) {
+	for _, m := range b.Modules {
+		if m.Name == name {
+			return m, true
+		}
+	}
+	return Module{}, false
+}
+
+// CheckpointBase describes a checkpoint for which there is no model code: every weight of two
+// dimensions is a linear layer's, every one of four a convolution's.
+func CheckpointBase(modelType string, ck *format.Checkpoint) Base {
+	b := Base{ModelType: modelType, Values: func(name string) ([]float32, error) { return nil, nil }}
+	shapes := map[string][]int{}
+	for t := range ck.Tensors() {
+		name := format.Canonical(modelType, t.Info().Name)
+		shapes[name] = t.Info().Shape
+		b.Parameters = append(b.Parameters, Parameter{Name: name, Shape: t.Info().Shape})
+	}
+	for _, p := range b.Parameters {
+		name, ok := strings.CutSuffix(p.Name, ".weight")
+		if !ok {
+			continue
+		}
+		_, bias := shapes[name+".bias"]
+		switch len(p.Shape) {
+		case 2:
+			b.Modules = append(b.Modules, Module{name, Linear, p.Shape, bias})
+		case 4:
+			b.Modules = append(b.Modules, Module{name, Convolution, p.Shape, bias})
+		}
+	}
+	return b
+}

@@ -1,0 +1,70 @@
+package adapters
+
+import (
+	"slices"
+
+	"github.com/gomlx/gomlx/core/graph"
+
+	"github.com/hubtool/hubtool/model/ops"
+)
+
+// Scope is what a graph under construction offers to an adapter.
+type Scope interface {
+	Node(key string) *graph.Node // of a tensor that [Adapter.Params] lists
+	Dropout(x *graph.Node, p float64) *graph.Node
+	Tape() *ops.Tape
+}
+
+// Hook puts an adapter into one graph. It satisfies model.Hook.
+type Hook struct {
+	adapter *Adapter
+	scope   Scope
+}
+
+// Hook returns the adapter's part in one graph.
+func (a *Adapter) Hook(s Scope) *Hook { return &Hook{a, s} }
+
+// Tensor returns the adapter's copy of a parameter that it replaces, or base.
+func (h *Hook) Tensor(name string, base *graph.Node) *graph.Node {
+	if slices.Contains(h.adapter.Full, name) {
+		return h.scope.Node(keyPrefix + name)
+	}
+	return base
+}
+
+// Linear returns the output of an adapted linear module, or nil.
+func (h *Hook) Linear(module string, x, w, b *graph.Node) *graph.Node {
+	site, ok := h.site(module)
+	if !ok {
+		return nil
+	}
+	m := h.adapter.method
+	if f, ok := m.(Forwarder); ok {
+		return f.Forward(site, x, ops.Linear(x, w, b))
+	}
+	if f, ok := m.(Biaser); ok && b != nil {
+		b = f.Bias(site, b)
+	}
+	return ops.Linear(x, m.Weight(site, w), b)
+}
+
+// Weight returns the adapted weight of a module that is not linear, or w.
+func (h *Hook) Weight(module string, w *graph.Node) *graph.Node {
+	if site, ok := h.site(module); ok {
+		return h.adapter.method.Weight(site, w)
+	}
+	return w
+}
+
+func (h *Hook) site(module string) (Site, bool) {
+	i := slices.IndexFunc(h.adapter.Targets, func(t Target) bool { return t.Name == module })
+	if i < 0 {
+		return Site{}, false
+	}
+	t := h.adapter.Targets[i]
+	s := Site{Target: t, Params: map[string]*graph.Node{}, Tape: h.scope.Tape(), Drop: h.scope.Dropout}
+	for _, p := range h.adapter.method.Params(t) {
+		s.Params[p.Name] = h.scope.Node(key(module, p.Name))
+	}
+	return s, true
+}

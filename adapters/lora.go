@@ -1,0 +1,180 @@
+package adapters
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+
+	"github.com/gomlx/gomlx/core/graph"
+
+	"github.com/hubtool/hubtool/format"
+	"github.com/hubtool/hubtool/model/ops"
+)
+
+// lora is LoRA: W + s·B·A with s = alpha/r, or alpha/√r with use_rslora.
+// Hu et al. 2021; rsLoRA: Kalajdzievski 2023, "A Rank Stabilization Scaling Factor".
+type lora struct {
+	loraSettings
+
+	UseRSLoRA bool `json:"use_rslora"`
+	LoraBias  bool `json:"lora_bias"`
+
+	UseDoRA      bool            `json:"use_dora"`
+	UseQALoRA    bool            `json:"use_qalora"`
+	Replication  json.RawMessage `json:"layer_replication"`
+	TokenIndices json.RawMessage `json:"trainable_token_indices"`
+	TargetParams json.RawMessage `json:"target_parameters"`
+	ALoRA        json.RawMessage `json:"alora_invocation_tokens"`
+	Arrow        json.RawMessage `json:"arrow_config"`
+	BDLoRA       json.RawMessage `json:"use_bdlora"`
+	VeLoRA       json.RawMessage `json:"velora_config"`
+	MonteCLoRA   json.RawMessage `json:"monteclora_config"`
+	KaSA         json.RawMessage `json:"kasa_config"`
+}
+
+// loraSettings are the fields that every PEFT since 0.4 reads.
+type loraSettings struct {
+	R           int             `json:"r"`
+	LoraAlpha   float64         `json:"lora_alpha"`
+	LoraDropout float64         `json:"lora_dropout"`
+	FanInFanOut bool            `json:"fan_in_fan_out"`
+	TrainBias   string          `json:"bias"`
+	InitWeights json.RawMessage `json:"init_lora_weights"`
+}
+
+func newLoRA(cfg *format.AdapterConfig) (Method, error) {
+	m := &lora{loraSettings: loraSettings{R: 8, LoraAlpha: 8, TrainBias: "none", InitWeights: json.RawMessage("true")}}
+	if err := cfg.Method(m); err != nil {
+		return nil, err
+	}
+	if err := m.refuse(); err != nil {
+		return nil, err
+	}
+	switch {
+	case m.R < 1:
+		return nil, fmt.Errorf("%w: r is %d, but must be positive", format.ErrConfig, m.R)
+	case m.LoraDropout < 0 || m.LoraDropout >= 1:
+		return nil, fmt.Errorf("%w: lora_dropout is %v, but must be in [0, 1)", format.ErrConfig, m.LoraDropout)
+	case m.TrainBias != "none" && m.TrainBias != "all" && m.TrainBias != "lora_only":
+		return nil, fmt.Errorf("%w: bias is %q, but must be none, all or lora_only", format.ErrConfig, m.TrainBias)
+	}
+	return m, nil
+}
+
+// refuse names settings that change LoRA's formula or its tensors in ways not written here.
+func (m *lora) refuse() error {
+	set := func(raw json.RawMessage) bool {
+		switch string(raw) {
+		case "", "null", "false", "{}", "[]":
+			return false
+		}
+		return true
+	}
+	for _, s := range []struct {
+		name string
+		on   bool
+	}{
+		{"use_dora", m.UseDoRA}, {"use_qalora", m.UseQALoRA}, {"layer_replication", set(m.Replication)},
+		{"trainable_token_indices", set(m.TokenIndices)}, {"target_parameters", set(m.TargetParams)},
+		{"alora_invocation_tokens", set(m.ALoRA)}, {"arrow_config", set(m.Arrow)}, {"use_bdlora", set(m.BDLoRA)},
+		{"velora_config", set(m.VeLoRA)}, {"monteclora_config", set(m.MonteCLoRA)}, {"kasa_config", set(m.KaSA)},
+	} {
+		if s.on {
+			return fmt.Errorf("%w: LoRA with %s", ErrMethod, s.name)
+		}
+	}
+	switch init := string(m.InitWeights); init {
+	case "true", "false", `"gaussian"`:
+		return nil
+	default:
+		return fmt.Errorf("%w: LoRA with init_lora_weights %s: use true, false or \"gaussian\"", ErrMethod, init)
+	}
+}
+
+func (m *lora) Scale() (int, float64) { return m.R, m.LoraAlpha }
+func (m *lora) Settings() any         { return &m.loraSettings }
+func (m *lora) TrainedBiases() string { return m.TrainBias }
+
+func (m *lora) Check(t Target) error {
+	if t.Kind != Linear {
+		return fmt.Errorf("%w: LoRA on a %s", ErrMethod, t.Kind)
+	}
+	if m.LoraBias && !t.Bias {
+		return fmt.Errorf("%w: lora_bias on a module without a bias", ErrMethod)
+	}
+	return nil
+}
+
+func (m *lora) scale(t Target) float64 {
+	if m.UseRSLoRA {
+		return t.Alpha / math.Sqrt(float64(t.Rank))
+	}
+	return t.Alpha / float64(t.Rank)
+}
+
+func (m *lora) Params(t Target) []Param {
+	a, b := KaimingUniform(t.In()), Init(Zeros)
+	switch string(m.InitWeights) {
+	case "false": // torch's default for both, so that a new adapter changes its base
+		b = KaimingUniform(t.Rank)
+	case `"gaussian"`:
+		a = Normal(1 / float64(t.Rank))
+	}
+	ps := []Param{
+		{"lora_A.weight", []int{t.Rank, t.In()}, a},
+		{"lora_B.weight", []int{t.Out(), t.Rank}, b},
+	}
+	if m.LoraBias {
+		ps = append(ps, Param{"lora_B.bias", []int{t.Out()}, Zeros})
+	}
+	return ps
+}
+
+func (m *lora) Weight(s Site, base *graph.Node) *graph.Node {
+	delta := graph.Dot(s.Params["lora_B.weight"], s.Params["lora_A.weight"]).General([]int{1}, nil, []int{0}, nil)
+	return graph.Add(base, graph.MulScalar(delta, m.scale(s.Target)))
+}
+
+// Forward drops elements of the input, which a weight cannot, and needs no gradient of the size of
+// the weight.
+func (m *lora) Forward(s Site, x, y *graph.Node) *graph.Node {
+	if m.LoraDropout > 0 {
+		x = s.Drop(x, m.LoraDropout)
+	}
+	y = graph.Add(y, ops.LowRank(s.Tape, x, s.Params["lora_A.weight"], s.Params["lora_B.weight"], m.scale(s.Target)))
+	if m.LoraBias {
+		y = graph.Add(y, graph.ExpandLeftToRank(graph.MulScalar(s.Params["lora_B.bias"], m.scale(s.Target)), 2))
+	}
+	return y
+}
+
+func (m *lora) Bias(s Site, base *graph.Node) *graph.Node {
+	if !m.LoraBias {
+		return base
+	}
+	return graph.Add(base, graph.MulScalar(s.Params["lora_B.bias"], m.scale(s.Target)))
+}
+
+// Merge follows PEFT 0.21: D = (B·A)·s in float32, one rounding; with safe merging D is rounded first.
+func (m *lora) Merge(t Target, values Values, w []float32, rounding Rounding, round func(float32) float32) {
+	s := float32(m.scale(t))
+	product(values["lora_B.weight"], values["lora_A.weight"], t.Out(), t.Rank, t.In(), func(i int, row []float32) {
+		target := w[i*t.In() : (i+1)*t.In()]
+		for j, d := range row {
+			d = float32(d * s)
+			if rounding == RoundSafe {
+				d = round(d)
+			}
+			target[j] += d
+		}
+	})
+}
+
+func (m *lora) MergesBias() bool { return m.LoraBias }
+
+func (m *lora) MergeBias(t Target, values Values, bias []float32) {
+	s := float32(m.scale(t))
+	for i, v := range values["lora_B.bias"] {
+		bias[i] += float32(v * s)
+	}
+}

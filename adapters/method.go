@@ -1,0 +1,133 @@
+package adapters
+
+import (
+	"errors"
+	"math"
+	"math/rand/v2"
+
+	"github.com/gomlx/gomlx/core/graph"
+
+	"github.com/hubtool/hubtool/format"
+	"github.com/hubtool/hubtool/model/ops"
+)
+
+// A Method is one family of adapters with its settings. Everything the rest of hubtool knows about
+// LoRA or LoHa it knows through this interface and the optional ones below.
+type Method interface {
+	// Scale returns the rank and alpha of modules that no pattern names.
+	Scale() (rank int, alpha float64)
+
+	// Settings are the fields that a new adapter_config.json should have beside the shared ones: a
+	// pointer to a struct with json tags.
+	Settings() any
+
+	// Check refuses a target that the method cannot adapt; the error says why.
+	Check(t Target) error
+
+	// Params lists the tensors of one target, named as PEFT names them after the module.
+	Params(t Target) []Param
+
+	// Weight is the method's formula: the adapted weight for the base weight [out, in].
+	Weight(s Site, base *graph.Node) *graph.Node
+}
+
+// Forwarder is a method with a cheaper way to a linear layer's output than through its weight, or
+// one that acts on the input in training. x is [rows, in], y [rows, out] the base's output.
+type Forwarder interface {
+	Forward(s Site, x, y *graph.Node) *graph.Node
+}
+
+// Biaser is a method that changes the module's bias too. base may be nil.
+type Biaser interface {
+	Bias(s Site, base *graph.Node) *graph.Node
+}
+
+// BiasTrainer is a method that can train biases of the base: "none", "all" or "lora_only".
+type BiasTrainer interface {
+	TrainedBiases() string
+}
+
+// Merger merges on the host, in the order of operations that PEFT has, so that results are equal
+// bit for bit. Methods without it are merged by their Weight.
+type Merger interface {
+	// Merge turns w, a base weight [out, in] widened to float32, into the adapted weight. round
+	// narrows a value to the base's type and widens it again; it is applied to the update first
+	// where rounding is [RoundSafe].
+	Merge(t Target, values Values, w []float32, rounding Rounding, round func(float32) float32)
+}
+
+// BiasMerger is a [Merger] that may change the module's bias too.
+type BiasMerger interface {
+	MergesBias() bool
+	MergeBias(t Target, values Values, bias []float32)
+}
+
+// Target is a module to adapt.
+type Target struct {
+	Module
+	Rank  int
+	Alpha float64
+}
+
+// In and Out are the sizes of a linear module; a convolution's input counts its kernel.
+func (t Target) In() int {
+	in := 1
+	for _, d := range t.Shape[1:] {
+		in *= d
+	}
+	return in
+}
+
+// Out is the number of output features.
+func (t Target) Out() int { return t.Shape[0] }
+
+// Param is one tensor of a method on one target.
+type Param struct {
+	Name  string // as PEFT names it: "lora_A.weight", "hada_w1_a"
+	Shape []int
+	Init  Init
+}
+
+// Init fills a new parameter.
+type Init func(rng *rand.Rand, values []float32)
+
+// Values are a target's parameters on the host, by Param.Name.
+type Values map[string][]float32
+
+// Site is a target inside one graph.
+type Site struct {
+	Target
+	Params map[string]*graph.Node                     // by Param.Name
+	Tape   *ops.Tape                                  // nil outside training
+	Drop   func(x *graph.Node, p float64) *graph.Node // does nothing outside training
+}
+
+// ErrMethod is wrapped by errors about a method or setting that hubtool cannot do.
+var ErrMethod = errors.New("method not supported")
+
+// methods maps peft_type to a constructor.
+var methods = map[string]func(cfg *format.AdapterConfig) (Method, error){
+	"LORA": newLoRA,
+}
+
+// Zeros leaves a parameter zero.
+func Zeros(*rand.Rand, []float32) {}
+
+// KaimingUniform is torch's default for linear layers: uniform within ±1/√fanIn.
+func KaimingUniform(fanIn int) Init {
+	bound := 1 / math.Sqrt(float64(fanIn))
+	return func(rng *rand.Rand, values []float32) {
+		for i := range values {
+			values[i] = float32((2*rng.Float64() - 1) * bound)
+		}
+	}
+}
+
+// Normal draws from a normal distribution around zero.
+func Normal(std float64) Init {
+	return func(rng *rand.Rand, values []float32) {
+		for i := range values {
+			values[i] = float32(rng.NormFloat64() * std)
+		}
+	}
+}

@@ -1,0 +1,142 @@
+// Package ops holds the graph operations that a transformer and its adapters are built from. They
+// compute what GoMLX's layers compute; what they add are forms that the Go backend runs several
+// times faster, and gradients of their own where automatic ones would run the forward pass twice.
+//
+// Like all code that builds graphs, they panic on wrong shapes; an executor turns that into an error.
+package ops
+
+import (
+	"math"
+
+	"github.com/gomlx/compute"
+	"github.com/gomlx/compute/shapes"
+	. "github.com/gomlx/gomlx/core/graph" //nolint:staticcheck // formulas read better unqualified
+	"github.com/gomlx/gomlx/support/exceptions"
+)
+
+// Linear is x·Wᵀ + b with x [rows, in], w [out, in] and b [out] or nil, as torch's nn.Linear.
+func Linear(x, w, b *Node) *Node {
+	y := Dot(x, w).General([]int{1}, nil, []int{1}, nil)
+	if b == nil {
+		return y
+	}
+	return Add(y, ExpandLeftToRank(b, 2))
+}
+
+// LowRank is scale · x·Aᵀ·Bᵀ with x [rows, in], a [rank, in] and b [out, rank].
+//
+// The Go backend has no vector kernel for products of 16 columns or less, nor for small transposed
+// ones: zeros pad the rank to 32 and both products are in the plain layout. The gradients of a and b
+// are written so that they transpose the thin [rows, rank] factor, never the wide activations.
+func LowRank(t *Tape, x, a, b *Node, scale float64) *Node {
+	b = MulScalar(b, scale)
+	if x.Graph().Backend().Name() == "go" {
+		g, rank, in, out := x.Graph(), a.Shape().Dimensions[0], a.Shape().Dimensions[1], b.Shape().Dimensions[0]
+		if pad := max(32, (rank+15)/16*16) - rank; pad > 0 {
+			a = Concatenate([]*Node{a, Zeros(g, shapes.Make(a.DType(), pad, in))}, 0)
+			b = Concatenate([]*Node{b, Zeros(g, shapes.Make(b.DType(), out, pad))}, 1)
+		}
+	}
+	product := func(x, w *Node) *Node { return Dot(x, w).General([]int{1}, nil, []int{0}, nil) }
+	at, bt := Transpose(a, 0, 1), Transpose(b, 0, 1)
+	u := t.gradient(product(x, at), func(v *Node) []*Node {
+		return []*Node{product(v, a), Transpose(product(Transpose(v, 0, 1), x), 0, 1)}
+	})
+	return t.gradient(product(u, bt), func(v *Node) []*Node {
+		return []*Node{product(v, b), product(Transpose(u, 0, 1), v)}
+	})
+}
+
+// Attention is softmax(q·kᵀ/√d)·v for every head, with q [heads, queries, d] and k and v
+// [heads, keys, d]; heads counts those of all images. drop is applied to the softmax's weights.
+func Attention(t *Tape, q, k, v *Node, drop func(*Node) *Node) *Node {
+	d := q.Shape().Dimensions[2]
+	q = MulScalar(q, 1/math.Sqrt(float64(d))) // q is smaller than the scores
+	weights := softmax(t, Dot(q, k).General([]int{2}, []int{0}, []int{2}, []int{0}))
+	return Dot(drop(weights), v).General([]int{2}, []int{0}, []int{1}, []int{0})
+}
+
+// softmax over the last axis.
+func softmax(t *Tape, x *Node) *Node {
+	y, fused := fusedOr(
+		func() *Node { return BackendFusedSoftmax(x, x.Rank()-1) },
+		func() *Node {
+			e := Exp(Sub(x, StopGradient(ReduceAndKeep(x, ReduceMax, -1))))
+			return Div(e, ReduceAndKeep(e, ReduceSum, -1))
+		})
+	if !fused {
+		return y
+	}
+	return t.gradient(y, func(v *Node) []*Node {
+		vy := Mul(v, y)
+		return []*Node{Sub(vy, Mul(y, ReduceAndKeep(vy, ReduceSum, -1)))}
+	})
+}
+
+// Gelu is the exact x·Φ(x), transformers' "gelu"; its derivative is Φ(x) + x·φ(x).
+func Gelu(t *Tape, x *Node) *Node {
+	cdf := func() *Node { return MulScalar(AddScalar(Erf(MulScalar(x, 1/math.Sqrt2)), 1), 0.5) }
+	y, fused := fusedOr(
+		func() *Node { return BackendFusedGelu(x, true) },
+		func() *Node { return Mul(x, cdf()) })
+	if !fused {
+		return y
+	}
+	return t.gradient(y, func(v *Node) []*Node {
+		pdf := MulScalar(Exp(MulScalar(Square(x), -0.5)), 1/math.Sqrt(2*math.Pi))
+		return []*Node{Mul(v, Add(cdf(), Mul(x, pdf)))}
+	})
+}
+
+// LayerNorm normalises the last axis of x to mean 0 and variance 1, then scales by gamma and shifts
+// by beta, both [features].
+func LayerNorm(t *Tape, x, gamma, beta *Node, eps float64) *Node {
+	wide := func(n *Node) *Node { return ExpandLeftToRank(n, x.Rank()) }
+	features := float64(x.Shape().Dimensions[x.Rank()-1])
+	mean := func(n *Node) *Node { return MulScalar(ReduceAndKeep(n, ReduceSum, -1), 1/features) }
+	normalise := func() (xhat, rstd *Node) {
+		centred := Sub(x, mean(x))
+		rstd = Rsqrt(AddScalar(mean(Square(centred)), eps))
+		return Mul(centred, rstd), rstd
+	}
+	y, fused := fusedOr(
+		func() *Node { return BackendFusedLayerNorm(x, []int{x.Rank() - 1}, eps, gamma, beta) },
+		func() *Node {
+			xhat, _ := normalise()
+			return Add(Mul(xhat, wide(gamma)), wide(beta))
+		})
+	if !fused {
+		return y
+	}
+	return t.gradient(y, func(v *Node) []*Node {
+		xhat, rstd := normalise()
+		gv := Mul(v, wide(gamma))
+		dx := Mul(rstd, Sub(Sub(gv, mean(gv)), Mul(xhat, mean(Mul(gv, xhat)))))
+		rows := make([]int, x.Rank()-1)
+		for i := range rows {
+			rows[i] = i
+		}
+		return []*Node{dx, ReduceSum(Mul(v, xhat), rows...), ReduceSum(v, rows...)}
+	})
+}
+
+// Dropout zeroes elements of x with probability p and divides the others by 1-p, as torch does in
+// training. It takes from the random state and returns the next one.
+func Dropout(state, x *Node, p float64) (next, y *Node) {
+	next, u := RandomUniform(state, x.Shape())
+	keep := GreaterOrEqual(u, Scalar(x.Graph(), x.DType(), p))
+	return next, Where(keep, MulScalar(x, 1/(1-p)), ZerosLike(x))
+}
+
+// fusedOr builds the fused operation, or the decomposed one where the backend lacks it.
+func fusedOr(fused, decomposed func() *Node) (n *Node, ok bool) {
+	err := exceptions.TryCatch[error](func() { n = fused() })
+	switch {
+	case err == nil:
+		return n, true
+	case compute.IsNotImplemented(err):
+		return decomposed(), false
+	default:
+		panic(err)
+	}
+}

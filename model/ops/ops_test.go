@@ -1,0 +1,157 @@
+package ops_test
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/gomlx/compute/dtypes"
+	"github.com/gomlx/compute/shapes"
+	. "github.com/gomlx/gomlx/core/graph" //nolint:staticcheck // formulas read better unqualified
+	"github.com/gomlx/gomlx/core/tensors"
+
+	"github.com/hubtool/hubtool/model/engine"
+	"github.com/hubtool/hubtool/model/ops"
+)
+
+// The formulas without any of the package's tricks, differentiated by GoMLX alone.
+var plain = map[string]func(in []*Node) *Node{
+	"linear": func(in []*Node) *Node { return Add(Einsum("mi,oi->mo", in[0], in[1]), ExpandLeftToRank(in[2], 2)) },
+	"lowrank": func(in []*Node) *Node {
+		return MulScalar(Einsum("mr,or->mo", Einsum("mi,ri->mr", in[0], in[1]), in[2]), 0.5)
+	},
+	"attention": func(in []*Node) *Node {
+		e := Exp(MulScalar(Einsum("hqd,hkd->hqk", in[0], in[1]), 0.25))
+		return Einsum("hqk,hkd->hqd", Div(e, ReduceAndKeep(e, ReduceSum, -1)), in[2])
+	},
+	"gelu": func(in []*Node) *Node {
+		return Mul(in[0], MulScalar(AddScalar(Erf(MulScalar(in[0], 1/math.Sqrt2)), 1), 0.5))
+	},
+	"layernorm": func(in []*Node) *Node {
+		c := Sub(in[0], ReduceAndKeep(in[0], ReduceMean, -1))
+		n := Div(c, Sqrt(AddScalar(ReduceAndKeep(Square(c), ReduceMean, -1), 1e-5)))
+		return Add(Mul(n, ExpandLeftToRank(in[1], 2)), ExpandLeftToRank(in[2], 2))
+	},
+}
+
+var own = map[string]func(t *ops.Tape, in []*Node) *Node{
+	"linear":    func(_ *ops.Tape, in []*Node) *Node { return ops.Linear(in[0], in[1], in[2]) },
+	"lowrank":   func(t *ops.Tape, in []*Node) *Node { return ops.LowRank(t, in[0], in[1], in[2], 0.5) },
+	"attention": func(t *ops.Tape, in []*Node) *Node { return ops.Attention(t, in[0], in[1], in[2], keep) },
+	"gelu":      func(t *ops.Tape, in []*Node) *Node { return ops.Gelu(t, in[0]) },
+	"layernorm": func(t *ops.Tape, in []*Node) *Node { return ops.LayerNorm(t, in[0], in[1], in[2], 1e-5) },
+}
+
+func keep(x *Node) *Node { return x }
+
+var inputs = map[string][][]int{
+	"linear":    {{5, 48}, {24, 48}, {24}},
+	"lowrank":   {{5, 48}, {7, 48}, {24, 7}},
+	"attention": {{3, 4, 16}, {3, 5, 16}, {3, 5, 16}},
+	"gelu":      {{5, 48}},
+	"layernorm": {{5, 48}, {48}, {48}},
+}
+
+// Values and gradients equal those of the plain formulas.
+func TestEqualPlainFormulas(t *testing.T) {
+	e, err := engine.Open("go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	rng := rand.New(rand.NewPCG(1, 2))
+	for name, dims := range inputs {
+		t.Run(name, func(t *testing.T) {
+			args := make([]any, 0, len(dims)+1)
+			for _, d := range dims {
+				args = append(args, random(rng, d))
+			}
+			build := func(tape *ops.Tape, f func(*ops.Tape, []*Node) *Node) func(in []*Node) []*Node {
+				return func(in []*Node) []*Node {
+					y := f(tape, in)
+					// Uneven weights, so that a gradient that mixes up elements shows.
+					weights := Sin(IotaFull(y.Graph(), shapes.Make(dtypes.Float32, y.Shape().Dimensions...)))
+					loss := ReduceAllSum(Mul(y, weights))
+					if tape == nil {
+						return append([]*Node{y}, Gradient(loss, in...)...)
+					}
+					return append([]*Node{y}, tape.Gradient(loss, in...)...)
+				}
+			}
+			want := call(t, e, build(nil, func(_ *ops.Tape, in []*Node) *Node { return plain[name](in) }), args)
+			got := call(t, e, build(ops.NewTape(), own[name]), args)
+			for i := range want {
+				if !got[i].InDelta(want[i], 2e-5) {
+					t.Errorf("output %d (0: value, then gradients):\n got %v\nwant %v", i, got[i], want[i])
+				}
+			}
+		})
+	}
+}
+
+func TestDropoutKeepsTheMean(t *testing.T) {
+	e, err := engine.Open("go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	drop := func(seed int64) []float32 {
+		state, err := RNGStateFromSeed(seed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := call(t, e, func(in []*Node) []*Node {
+			_, y := ops.Dropout(in[0], Ones(in[0].Graph(), shapes.Make(dtypes.Float32, 100, 200)), 0.25)
+			return []*Node{y}
+		}, []any{state})
+		return tensors.MustCopyFlatData[float32](out[0])
+	}
+	first, again, other := drop(1), drop(1), drop(2)
+	var dropped, different int
+	for i, v := range first {
+		switch v {
+		case 0:
+			dropped++
+		case float32(1 / 0.75):
+		default:
+			t.Fatalf("element %d is %v", i, v)
+		}
+		if again[i] != v {
+			t.Fatal("the same state gave another mask")
+		}
+		if other[i] != v {
+			different++
+		}
+	}
+	if share := float64(dropped) / float64(len(first)); math.Abs(share-0.25) > 0.015 {
+		t.Errorf("dropped %.3f of the elements, want 0.25", share)
+	}
+	if different == 0 {
+		t.Error("another state gave the same mask")
+	}
+}
+
+func random(rng *rand.Rand, dims []int) *tensors.Tensor {
+	size := 1
+	for _, d := range dims {
+		size *= d
+	}
+	values := make([]float32, size)
+	for i := range values {
+		values[i] = float32(rng.NormFloat64())
+	}
+	return tensors.FromFlatDataAndDimensions(values, dims...)
+}
+
+func call(t *testing.T, e *engine.Engine, fn func(in []*Node) []*Node, args []any) []*tensors.Tensor {
+	t.Helper()
+	exec, err := NewExec(e.Backend, fn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Call(args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}

@@ -1,0 +1,174 @@
+package model
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"unsafe"
+
+	"github.com/gomlx/compute"
+	"github.com/gomlx/compute/dtypes"
+	"github.com/gomlx/compute/shapes"
+	"github.com/gomlx/gomlx/core/tensors"
+
+	"github.com/hubtool/hubtool/format"
+)
+
+// Weights are float32 tensors by name on a backend: those of a model and, beside them, those of the
+// adapters on it.
+type Weights struct {
+	backend compute.Backend
+	names   []string
+	tensors map[string]*tensors.Tensor
+}
+
+// NewWeights returns weights without tensors.
+func NewWeights(backend compute.Backend) *Weights {
+	return &Weights{backend: backend, tensors: map[string]*tensors.Tensor{}}
+}
+
+// Backend is where the tensors live.
+func (w *Weights) Backend() compute.Backend { return w.backend }
+
+// Set stores values under a name, replacing a tensor of the same name. It copies values.
+func (w *Weights) Set(name string, shape []int, values []float32) error {
+	raw := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(values))), 4*len(values))
+	t, err := tensors.FromRaw(w.backend, 0, shapes.Make(dtypes.Float32, shape...), raw)
+	if err != nil {
+		return fmt.Errorf("moving tensor %q to the engine: %w", name, err)
+	}
+	if old := w.tensors[name]; old != nil {
+		if err := old.FinalizeAll(); err != nil {
+			return fmt.Errorf("freeing tensor %q: %w", name, err)
+		}
+	} else {
+		w.names = append(w.names, name)
+	}
+	w.tensors[name] = t
+	return nil
+}
+
+// Values returns a copy of a tensor's elements, nil for an unknown name.
+func (w *Weights) Values(name string) ([]float32, error) {
+	t := w.tensors[name]
+	if t == nil {
+		return nil, nil
+	}
+	values, err := tensors.CopyFlatData[float32](t)
+	if err != nil {
+		return nil, fmt.Errorf("reading tensor %q: %w", name, err)
+	}
+	return values, nil
+}
+
+// LoadOptions say what may differ between a checkpoint and the model it is loaded into.
+type LoadOptions struct {
+	// NewHead allows a checkpoint without a head; one is created. The default refuses.
+	NewHead bool
+
+	// ReplaceHead allows a head of another size; a new one takes its place. The default refuses.
+	ReplaceHead bool
+
+	// InitStd is the standard deviation of a new head's weights: initializer_range of config.json.
+	InitStd float64
+
+	// Seed determines a new head.
+	Seed uint64
+}
+
+// LoadError lists every way in which a checkpoint does not fit a model.
+type LoadError struct {
+	Path    string
+	Missing []string // parameters of the model that the checkpoint lacks
+	Unused  []string // tensors of the checkpoint that the model lacks
+	Shapes  []string // "name: [768] in the checkpoint, [384] in the model"
+}
+
+// Error lists the differences, a line each.
+func (e *LoadError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "loading %q: the checkpoint does not fit the model of its config.json", e.Path)
+	for _, list := range []struct {
+		sign  string
+		names []string
+	}{{"missing", e.Missing}, {"unused", e.Unused}, {"shape of", e.Shapes}} {
+		for _, name := range list.names {
+			fmt.Fprintf(&b, "\n  %s %s", list.sign, name)
+		}
+	}
+	return b.String()
+}
+
+// Unwrap makes a LoadError a [format.ErrConfig]: config.json and the tensors disagree.
+func (e *LoadError) Unwrap() error { return format.ErrConfig }
+
+// Load reads a model's parameters from a checkpoint, whichever of the known spellings its names
+// have. newHead tells whether the head was created. The error is a *LoadError where the checkpoint
+// does not fit.
+func Load(backend compute.Backend, ck *format.Checkpoint, m Model, opts LoadOptions) (w *Weights, newHead bool, err error) {
+	stored := map[string]format.Tensor{}
+	for t := range ck.Tensors() {
+		stored[format.Canonical(m.Type(), t.Info().Name)] = t
+	}
+	misfit := &LoadError{Path: ck.Path()}
+	w = NewWeights(backend)
+	for _, p := range m.Parameters() {
+		t, ok := stored[p.Name]
+		delete(stored, p.Name)
+		inHead := strings.HasPrefix(p.Name, m.Head()+".")
+		switch {
+		case ok && slices.Equal(t.Info().Shape, p.Shape):
+			values, err := format.Floats(t)
+			if err != nil {
+				return nil, false, err
+			}
+			if err := w.Set(p.Name, p.Shape, values); err != nil {
+				return nil, false, err
+			}
+		case inHead && (!ok && opts.NewHead || ok && opts.ReplaceHead):
+			newHead = true
+			if err := w.Set(p.Name, p.Shape, newHeadValues(p, opts)); err != nil {
+				return nil, false, err
+			}
+		case !ok:
+			misfit.Missing = append(misfit.Missing, p.Name)
+		default:
+			misfit.Shapes = append(misfit.Shapes, fmt.Sprintf("%s: %v in the checkpoint, %v in the model", p.Name, t.Info().Shape, p.Shape))
+		}
+	}
+	for name := range stored {
+		// The pooler belongs to the bare encoder; classifiers have none.
+		if !strings.Contains(name, "pooler.") {
+			misfit.Unused = append(misfit.Unused, name)
+		}
+	}
+	if len(misfit.Missing)+len(misfit.Unused)+len(misfit.Shapes) > 0 {
+		slices.Sort(misfit.Unused)
+		return nil, false, misfit
+	}
+	return w, newHead, nil
+}
+
+// newHeadValues draws what transformers gives a new head: weights from a normal distribution
+// truncated at two standard deviations, biases zero.
+func newHeadValues(p Parameter, opts LoadOptions) []float32 {
+	size := 1
+	for _, d := range p.Shape {
+		size *= d
+	}
+	values := make([]float32, size)
+	if strings.HasSuffix(p.Name, ".bias") {
+		return values
+	}
+	rng := rand.New(rand.NewPCG(opts.Seed, 0x68656164)) // "head": a stream of its own
+	for i := range values {
+		x := rng.NormFloat64()
+		for math.Abs(x) > 2 {
+			x = rng.NormFloat64()
+		}
+		values[i] = float32(x * opts.InitStd)
+	}
+	return values
+}
