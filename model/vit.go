@@ -17,10 +17,10 @@ type vit struct {
 
 	channels, hidden, layers, heads, mlp, labels int
 
-	eps                              float64
-	qkvBias                          bool
-	hiddenDropout, attentionDropout  float64
-	activation                       func(*ops.Tape, *graph.Node) *graph.Node
+	eps                             float64
+	qkvBias                         bool
+	hiddenDropout, attentionDropout float64
+	activation                      func(*ops.Tape, *graph.Node) *graph.Node
 }
 
 // activations are the values of hidden_act.
