@@ -1,0 +1,68 @@
+# The SIMD kernels of the Go engine are a compile-time experiment of Go and five times faster: everything that is shipped
+# or measured is built with them. Plain `go build` and `go test` work as well.
+SIMD   := GOEXPERIMENT=simd
+CACHE  ?= $(or $(HUBTOOL_CI_CACHE),$(HOME)/.cache/hubtool-ci)
+PYTHON := $(CACHE)/venv/bin/python
+LINT   := $(CACHE)/bin/golangci-lint
+
+.PHONY: all build build-scalar build-nocgo test test-simd race lint fuzz goldens goldens-check interop interop-slow bench tools ci clean
+
+all: build
+
+build:             ## bin/hubtool with SIMD, and with XLA where there is a C compiler
+	$(SIMD) go build -trimpath -o bin/hubtool ./cmd/hubtool
+
+build-scalar:      ## as `go install` builds it
+	go build -trimpath -o bin/hubtool-scalar ./cmd/hubtool
+
+build-nocgo:       ## static; the Go engine only
+	CGO_ENABLED=0 $(SIMD) go build -trimpath -o bin/hubtool-static ./cmd/hubtool
+
+test:
+	go test ./...
+
+test-simd:
+	$(SIMD) go test ./...
+
+race:
+	go test -race ./...
+
+lint: $(CACHE)/bin
+	test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
+	go vet ./...
+	$(SIMD) go vet ./...
+	$(LINT) run ./...
+
+FUZZTIME ?= 20s
+fuzz:              ## every fuzz target for FUZZTIME
+	@go list -f '{{.Dir}}' ./... | while read -r dir; do \
+		for target in $$(grep -hos '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go | cut -c6-); do \
+			echo "$$dir $$target"; \
+			(cd $$dir && go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) .) || exit 1; \
+		done; \
+	done
+
+goldens: tools     ## rewrite testdata/golden with the real transformers and PEFT
+	$(PYTHON) testdata/python/make_goldens.py
+
+goldens-check: tools
+	$(PYTHON) testdata/python/make_goldens.py --check
+
+interop: tools build  ## hubtool against PEFT, transformers, datasets and huggingface_hub
+	HUBTOOL=bin/hubtool $(PYTHON) -m pytest testdata/python -m 'not slow'
+
+interop-slow: tools build
+	HUBTOOL=bin/hubtool $(PYTHON) -m pytest testdata/python -m slow
+
+bench: tools build ## needs a quiet machine
+	$(PYTHON) bench/torch_vit.py
+	$(SIMD) go test -run '^$$' -bench . ./...
+
+tools $(CACHE)/bin:  ## the Python environment and golangci-lint, kept in CACHE
+	.ci/run tools
+
+ci:                ## all of it, as before every release
+	.ci/run
+
+clean:
+	rm -rf bin dist

@@ -1,0 +1,100 @@
+"""Images per second of torch + PEFT on a ViT: the numbers hubtool's own are put beside.
+
+    python bench/torch_vit.py                                # tiny and base, training and inference, as JSON lines
+    python bench/torch_vit.py --shape base --mode train --batch 8 --seconds 60
+
+Random weights and pixels, float32, LoRA of rank 16 on query and value with the classifier trained in full, AdamW, gradients
+clipped at norm 1: the step of PEFT's image-classification guide without its data pipeline. Every line comes from a process of
+its own, so that peak_rss (bytes) is that of one case. images_per_second is the batch over the median step.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+SHAPES = {
+    # as testdata/tiny-vit and google/vit-base-patch16-224-in21k; classes as in digits and Food-101
+    "tiny": (dict(hidden_size=96, num_hidden_layers=4, num_attention_heads=4, intermediate_size=384, image_size=32, patch_size=4), 10),
+    "base": ({}, 101),
+}  # fmt: skip
+BATCHES = {("tiny", "train"): 32, ("tiny", "infer"): 120, ("base", "train"): 8, ("base", "infer"): 8}
+
+
+def measure(shape: str, mode: str, batch: int, threads: int, seconds: float) -> dict:
+    import peft
+    import torch
+    import transformers
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    changes, classes = SHAPES[shape]
+    config = transformers.ViTConfig(**changes)
+    config.num_labels = classes
+    lora = peft.LoraConfig(
+        r=16, lora_alpha=16, lora_dropout=0.1, target_modules=["q_proj", "v_proj"], modules_to_save=["classifier"]
+    )
+    model = peft.get_peft_model(transformers.ViTForImageClassification(config), lora)
+    pixels = torch.randn(batch, 3, config.image_size, config.image_size)
+    labels = torch.randint(classes, (batch,))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=5e-3, weight_decay=0)
+
+    def train() -> None:
+        model(pixel_values=pixels, labels=labels).loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    @torch.inference_mode()
+    def infer() -> None:
+        model(pixel_values=pixels).logits.argmax(-1)
+
+    model.train(mode == "train")
+    step = train if mode == "train" else infer
+    step()  # allocations and the choice of kernels
+    times, end = [], time.perf_counter() + seconds
+    while len(times) < 5 or time.perf_counter() < end:
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    return {
+        "engine": "torch",
+        "version": f"torch {torch.__version__}, transformers {transformers.__version__}, peft {peft.__version__}",
+        "shape": shape,
+        "mode": mode,
+        "batch": batch,
+        "threads": threads,
+        "steps": len(times),
+        "images_per_second": round(batch / statistics.median(times), 2),
+        "peak_rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shape", choices=SHAPES)
+    parser.add_argument("--mode", choices=("train", "infer"))
+    parser.add_argument("--batch", type=int, help="images in a step (default: 32 and 120 for tiny, 8 for base)")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=15, help="how long to repeat the step, at least five times")
+    args = parser.parse_args()
+
+    if args.shape and args.mode:
+        batch = args.batch or BATCHES[args.shape, args.mode]
+        print(json.dumps(measure(args.shape, args.mode, batch, args.threads, args.seconds)), flush=True)
+        return
+    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(args.threads)}
+    for shape, mode in BATCHES:
+        if args.shape in (None, shape) and args.mode in (None, mode):
+            case = [sys.executable, __file__, "--shape", shape, "--mode", mode, "--threads", str(args.threads)]
+            case += ["--seconds", str(args.seconds)] + (["--batch", str(args.batch)] if args.batch else [])
+            subprocess.run(case, env=env, check=True)
+
+
+if __name__ == "__main__":
+    main()
