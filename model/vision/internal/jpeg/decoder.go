@@ -60,21 +60,21 @@ type block [64]int16
 
 // A component is one colour plane. Its buffers outlive the file, for the next one to use.
 type component struct {
-	id             byte
-	h, v           int // sampling factors
-	quantIndex     byte
-	quant          quantTable // as it was when the first scan of the component began
-	latched        bool
-	dc, ac         byte // table numbers of the current scan
-	prediction     int32
-	width, height  int     // samples
-	blocksX        int     // blocks with samples
-	blocksY        int     // blocks with samples
-	stride         int     // samples a row of plane: whole MCUs
-	plane          []uint8 // samples
-	blocks         []block // of files with several scans; stride/8 a row
-	planeBuf       []uint8
-	blockBuf       []block
+	id            byte
+	h, v          int // sampling factors
+	quantIndex    byte
+	quant         quantTable // as it was when the first scan of the component began
+	latched       bool
+	dc, ac        byte // table numbers of the current scan
+	prediction    int32
+	width, height int     // samples
+	blocksX       int     // blocks with samples
+	blocksY       int     // blocks with samples
+	stride        int     // samples a row of plane: whole MCUs
+	plane         []uint8 // samples
+	blocks        []block // of files with several scans; stride/8 a row
+	planeBuf      []uint8
+	blockBuf      []block
 }
 
 var pool = sync.Pool{New: func() any { return new(Decoder) }}
@@ -122,7 +122,7 @@ func (d *Decoder) Decode(box image.Rectangle) ([]uint8, error) {
 	if err != nil {
 		return nil, err
 	}
-	return d.convert(box)
+	return d.convert(box), nil
 }
 
 // needed is the range of MCUs that box depends on: one chroma sample beyond it on each side.

@@ -40,14 +40,14 @@ func (d *Decoder) readHuffman(s []byte) error {
 		if index&0x10 != 0 {
 			t = &d.ac[index&3]
 		}
-		t.define([16]uint8(s[1:17]), s[17:17+n])
+		t.define([16]uint8(s[1:17]), string(s[17:17+n]))
 		s = s[17+n:]
 	}
 	return nil
 }
 
 // define keeps the derived entries when the same table comes again, as it does from file to file.
-func (t *table) define(counts [16]uint8, symbols []uint8) {
+func (t *table) define(counts [16]uint8, symbols string) {
 	var all [256]uint8
 	copy(all[:], symbols)
 	if t.counts != counts || t.symbols != all {
@@ -65,11 +65,13 @@ func (t *table) derive(dc bool) error {
 	}
 	clear(t.look[:])
 	code, p := int32(0), int32(0)
-	for l := range 16 {
-		n := int32(t.counts[l])
-		length := l + 1
+	for length := 1; length <= 16; length++ {
 		t.offset[length], t.top[length] = p-code, -1
-		for range n {
+		for range t.counts[length-1] {
+			// No code may consist of ones only.
+			if code+1 >= 1<<length {
+				return fmt.Errorf("a Huffman table has too many codes of %d bits", length)
+			}
 			if dc && t.symbols[p] > 15 {
 				return fmt.Errorf("a Huffman table has the impossible symbol %d", t.symbols[p])
 			}
@@ -80,10 +82,6 @@ func (t *table) derive(dc bool) error {
 			code++
 			p++
 		}
-		// No code may consist of ones only.
-		if n > 0 && code >= 1<<length {
-			return fmt.Errorf("a Huffman table has too many codes of %d bits", length)
-		}
 		code <<= 1
 	}
 	t.top[17] = 1<<31 - 1
@@ -93,19 +91,19 @@ func (t *table) derive(dc bool) error {
 
 // fill enters one code under every index that begins with it.
 func (t *table) fill(code uint32, length int, symbol uint8) {
-	run, size := int32(symbol>>4), int(symbol&15)
-	rest := lookBits - length
+	run, size := int32(symbol>>4), uint(symbol&15)
+	rest := uint(lookBits - length)
 	for i := range uint32(1) << rest {
 		e := int32(length) | run<<6 | int32(size)<<10
 		if size > 0 && size <= rest {
-			e = int32(length+size) | run<<6 | extend(i>>(rest-size), size)<<16
+			e = int32(uint(length)+size) | run<<6 | int32(size)<<10 | extend(i>>(rest-size), size)<<16
 		}
 		t.look[code<<rest|i] = e
 	}
 }
 
 // extend gives the value of a coefficient from its size and bits.
-func extend(bits uint32, size int) int32 {
+func extend(bits uint32, size uint) int32 {
 	v := int32(bits)
 	if v < 1<<(size-1) {
 		v -= 1<<size - 1
@@ -122,6 +120,7 @@ type bitReader struct {
 	fake   uint   // how many of those, the last ones, were not in the file
 	marker byte   // the marker that was met; 0: none
 	end    bool   // the file ended without a marker
+	dry    bool   // the data of this segment was used up
 }
 
 // fill makes at least 32 bits available.
@@ -177,8 +176,16 @@ func (r *bitReader) fillSlow() {
 	}
 }
 
-// dry reports whether bits were used that the file does not have.
-func (r *bitReader) dry() bool { return r.fake > r.n }
+// check notes, between MCUs, whether bits were used that the file does not have.
+func (r *bitReader) check() error {
+	if r.fake > r.n {
+		if r.end {
+			return ErrTruncated
+		}
+		r.dry = true
+	}
+	return nil
+}
 
 // take returns the next size bits, at most 32.
 func (r *bitReader) take(size uint) uint32 {
@@ -197,12 +204,13 @@ func (r *bitReader) symbol(t *table) uint8 {
 		r.fill()
 	}
 	e := t.look[r.acc>>(64-lookBits)]
-	if length := uint(e & 63); length != 0 && e>>16 == 0 {
-		r.acc <<= length
-		r.n -= length
-		return uint8(e>>6&15)<<4 | uint8(e>>10&15)
+	run, size, length := uint8(e>>6&15), uint8(e>>10&15), uint(e&63)
+	symbol := run<<4 | size
+	if length == 0 {
+		length, symbol = t.search(r.acc)
+	} else if e>>16 != 0 {
+		length -= uint(size)
 	}
-	length, symbol := t.search(r.acc)
 	r.acc <<= length
 	r.n -= length
 	return symbol

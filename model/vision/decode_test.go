@@ -1,0 +1,60 @@
+package vision
+
+import (
+	"archive/zip"
+	"crypto/md5"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"testing"
+)
+
+// golden reads testdata/images: the encoded files, and what Pillow makes of each.
+func golden(t testing.TB) (files map[string][]byte, want map[string]string) {
+	t.Helper()
+	table, err := os.ReadFile("testdata/images.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(table, &want); err != nil {
+		t.Fatal(err)
+	}
+	z, err := zip.OpenReader("testdata/images.zip")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	files = map[string][]byte{}
+	for _, f := range z.File {
+		r, err := f.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if files[f.Name], err = io.ReadAll(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return files, want
+}
+
+func digest(m *Image) string {
+	return fmt.Sprintf("%dx%d %x", m.Width, m.Height, md5.Sum(m.Pix))
+}
+
+func TestDecodeAsPillow(t *testing.T) {
+	files, want := golden(t)
+	if len(files) < 300 || len(files) != len(want) {
+		t.Fatalf("%d files, %d results", len(files), len(want))
+	}
+	for name, data := range files {
+		m, err := Decode(data)
+		got := "error"
+		if err == nil {
+			got = digest(m)
+		}
+		if got != want[name] {
+			t.Errorf("%s: got %s (%v), want %s", name, got, err, want[name])
+		}
+	}
+}
