@@ -51,6 +51,7 @@ type command struct {
 // commands is the whole program at a glance.
 func (e *env) commands() []command {
 	return []command{
+		{onHub, e.pullCommand()},
 		{0, e.versionCommand()},
 	}
 }

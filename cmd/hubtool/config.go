@@ -14,6 +14,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/hubtool/hubtool/adapters/train"
+	"github.com/hubtool/hubtool/model/vision"
 )
 
 // Config is everything a training run can be told: the YAML or JSON file, and the flags made from
@@ -33,8 +34,8 @@ type DatasetConfig struct {
 	TrainSplit  string  `yaml:"train_split" usage:"split to train on, such as train[:5000]"`
 	EvalSplit   string  `yaml:"eval_split" usage:"split to evaluate on; replaces test_size"`
 	TestSize    float64 `yaml:"test_size" usage:"share of the train split to hold out for evaluation, below 1, or a number of images"`
-	ImageColumn string  `yaml:"image_column" usage:"column with the images"`
-	LabelColumn string  `yaml:"label_column" usage:"column with the class"`
+	ImageColumn string  `yaml:"image_column" usage:"column with the images; default: the only one"`
+	LabelColumn string  `yaml:"label_column" usage:"column with the class; default: the only one"`
 }
 
 // Transforms are lists of torchvision's transforms, such as [{Resize: 224}, ToTensor]; nil is the
@@ -93,7 +94,7 @@ func (p *AutoPath) UnmarshalText(text []byte) error {
 // defaultConfig is what a run does with keys that nobody set.
 func defaultConfig() *Config {
 	return &Config{
-		Dataset:  DatasetConfig{TrainSplit: "train", TestSize: 0.1, ImageColumn: "image", LabelColumn: "label"},
+		Dataset:  DatasetConfig{TrainSplit: "train", TestSize: 0.1},
 		Adapter:  AdapterKeys{Names: "transformers5", values: []adapterValue{{"peft_type", json.RawMessage(`"LORA"`)}}},
 		Training: Training{Config: train.DefaultConfig(), FP16: "false", BF16: "false", ReportTo: "none"},
 	}
@@ -170,6 +171,8 @@ func (c *Config) problems() []string {
 	for _, err := range t.Validate() {
 		p = append(p, "training."+err.Error())
 	}
+	p = append(p, transformProblems("transforms.train", c.Transforms.Train)...)
+	p = append(p, transformProblems("transforms.eval", c.Transforms.Eval)...)
 	noEval := c.Dataset.EvalSplit == "" && c.Dataset.TestSize == 0
 	refuse(noEval && t.EvalStrategy != "no", "training.eval_strategy is %q, but neither dataset.eval_split nor dataset.test_size gives images to evaluate on", t.EvalStrategy)
 	refuse(t.FP16 != "false" && t.BF16 != "false", "training.fp16 and training.bf16 exclude each other")
@@ -194,6 +197,25 @@ func (c *Config) problems() []string {
 		refuse(ok && value != defaults[f.key], "%s is %q, which this version cannot do: %s", f.key, value, why)
 	}
 	return append(p, c.Adapter.problems()...)
+}
+
+// transformProblems tries a list on an image processor of no particular model.
+func transformProblems(key string, spec any) []string {
+	if spec == nil {
+		return nil
+	}
+	_, err := vision.ParsePipeline(spec, vision.Defaults{Std: [3]float32{1, 1, 1}, Size: 224})
+	var several interface{ Unwrap() []error }
+	var p []string
+	switch {
+	case errors.As(err, &several):
+		for _, err := range several.Unwrap() {
+			p = append(p, key+": "+err.Error())
+		}
+	case err != nil:
+		p = append(p, key+": "+err.Error())
+	}
+	return p
 }
 
 // Encode writes the settings as a config file that repeats the run.

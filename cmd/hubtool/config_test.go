@@ -125,8 +125,8 @@ func TestConfigIsOverriddenByFlags(t *testing.T) {
 		{[]string{"--resume=ck"}, func(c *Config) bool { return c.Training.ResumeFromCheckpoint == "ck" }},
 		{[]string{"--push"}, func(c *Config) bool { return c.Training.PushToHub }},
 		{[]string{"--training.load-best-model-at-end=false"}, func(c *Config) bool { return !c.Training.LoadBestModelAtEnd }},
-		{[]string{"--transforms.eval=[{Resize: 8}]"}, func(c *Config) bool {
-			return reflect.DeepEqual(c.Transforms.Eval, []any{map[string]any{"Resize": 8}})
+		{[]string{"--transforms.eval=[{Resize: 8}, ToTensor]"}, func(c *Config) bool {
+			return reflect.DeepEqual(c.Transforms.Eval, []any{map[string]any{"Resize": 8}, "ToTensor"})
 		}},
 		{[]string{"--dataset.eval-split=test"}, func(c *Config) bool { return c.Dataset.EvalSplit == "test" && c.Dataset.TestSize == 0 }},
 	}
@@ -244,6 +244,15 @@ func TestConfigProblems(t *testing.T) {
 				t.Errorf("problems:\n  %s\nwant:\n  %s", strings.Join(p.problems, "\n  "), strings.Join(tt.want, "\n  "))
 			}
 		})
+	}
+}
+
+func TestConfigTransformProblems(t *testing.T) {
+	_, err := readConfig(t, "c.yaml", small+"transforms: {train: [ToTensr], eval: 3}\nzzz: 1\n")
+	for _, want := range []string{`unknown key "zzz"`, "transforms.train: ", "did you mean ToTensor?", "transforms.eval: "} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v lacks %q", err, want)
+		}
 	}
 }
 

@@ -8,6 +8,11 @@ import (
 	"os"
 	"strings"
 	"unicode"
+
+	"github.com/hubtool/hubtool/format"
+	"github.com/hubtool/hubtool/format/dataset"
+	"github.com/hubtool/hubtool/hub"
+	"github.com/hubtool/hubtool/model/vision"
 )
 
 // outcome says how the program ends on an error: the one place that maps errors to exit codes.
@@ -22,6 +27,30 @@ var outcomes = []outcome{
 	{context.Canceled, 130, "interrupted", "run the same command again to go on from there"},
 	{errUsage, 2, "usage", ""},
 	{errCheck, 8, "check-failed", ""},
+
+	{hub.ErrInvalid, 2, "usage", ""},
+	{hub.ErrNotFound, 3, "repository-not-found", "check the name; a private repository needs a token, and a data set --repo-type dataset or hf://datasets/…"},
+	{hub.ErrRevision, 3, "revision-not-found", "check the branch, tag or commit"},
+	{hub.ErrEntry, 3, "file-not-found", "\"hubtool pull REF --dry-run\" lists the files"},
+	{hub.ErrGated, 4, "gated", "accept the terms on the repository's page, then use a token of that account"},
+	{hub.ErrAuth, 4, "unauthorised", "run \"hubtool login\", or set HF_TOKEN to a token with the permission"},
+	{hub.ErrOffline, 5, "offline", "run once without --offline and HF_HUB_OFFLINE to fill the cache"},
+	{hub.ErrNetwork, 5, "network", "run the same command again to go on from there"},
+	{hub.ErrDamaged, 6, "damaged-file", "pull again with --force"},
+	{hub.ErrConflict, 1, "conflict", "pull the newest state, or choose another name"},
+	{hub.ErrSpace, 1, "no-space", "free some space, or move the cache with --cache-dir"},
+
+	{dataset.ErrConfigName, 3, "config-not-found", ""},
+	{dataset.ErrSplit, 3, "split-not-found", ""},
+	{dataset.ErrColumn, 3, "column-not-found", ""},
+	{dataset.ErrNoData, 3, "data-not-found", "a repository with a script has its data in the Hub's conversion: REF@refs/convert/parquet"},
+	{dataset.ErrDamaged, 6, "damaged-file", "pull again with --force"},
+	{dataset.ErrUnsupported, 6, "unsupported-file", ""},
+	{format.ErrDamaged, 6, "damaged-file", "pull again with --force"},
+	{format.ErrUnsupported, 6, "unsupported-file", ""},
+	{format.ErrConfig, 6, "malformed-config", ""},
+	{vision.ErrFormat, 6, "unsupported-file", ""},
+
 	{os.ErrNotExist, 3, "not-found", ""},
 }
 

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 )
 
 // result prints a command's result on stdout: one JSON value with --json, else what text writes.
@@ -33,12 +32,4 @@ func (e *env) note(format string, args ...any) {
 		e.endProgress()
 		fmt.Fprintf(e.err, "hubtool: %s\n", oneLine(fmt.Sprintf(format, args...)))
 	}
-}
-
-// logger is for libraries: requests and decisions with --verbose, else nothing.
-func (e *env) logger() *slog.Logger {
-	if !e.verbose {
-		return slog.New(slog.DiscardHandler)
-	}
-	return slog.New(slog.NewTextHandler(e.err, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/hubtool/hubtool/hub"
+)
+
+// reference is a REF of the command line: a local path, or a repository.
+type reference struct {
+	path string // "" for a repository
+	repo hub.Repo
+}
+
+// reference decides what REF means. A path that exists and holds what is wanted (a model, which
+// may be an adapter, or a data set) wins over a repository of that name.
+func (e *env) reference(ref string, want hub.RepoType) (reference, error) {
+	repo, repoErr := hub.ParseRepoAs(ref, want)
+	if strings.Contains(ref, "://") {
+		return reference{repo: repo}, repoErr
+	}
+	info, err := os.Stat(ref)
+	switch {
+	case isPath(ref) && err != nil:
+		return reference{}, fmt.Errorf("finding the %s: %w", want, err)
+	case isPath(ref):
+		return reference{path: ref}, nil
+	case err == nil && holds(ref, info, want):
+		if repoErr == nil {
+			e.note("using the local %q; write %s for the repository", ref, repo)
+		}
+		return reference{path: ref}, nil
+	case err == nil && repoErr != nil:
+		return reference{}, fmt.Errorf("finding the %s: %q holds no %s, and is not a repository: %w", want, ref, want, fs.ErrNotExist)
+	case repoErr != nil && errors.Is(err, fs.ErrNotExist) && strings.Count(ref, "/") > 1:
+		return reference{}, fmt.Errorf("finding the %s: %w; nor is it owner/name", want, err)
+	}
+	return reference{repo: repo}, repoErr
+}
+
+// isPath tells what can only be a path.
+func isPath(ref string) bool {
+	first, _, _ := strings.Cut(filepath.ToSlash(ref), "/")
+	return filepath.IsAbs(ref) || first == "." || first == ".." || strings.HasSuffix(ref, ".safetensors") || strings.HasSuffix(ref, string(filepath.Separator))
+}
+
+// modelFiles mark a folder as a model or an adapter.
+var modelFiles = []string{"config.json", "adapter_config.json", "model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors"}
+
+// dataExtensions mark a folder, or one below it, as a data set.
+var dataExtensions = []string{".parquet", ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+
+func holds(path string, info fs.FileInfo, want hub.RepoType) bool {
+	if !info.IsDir() {
+		return want == hub.Model
+	}
+	if want == hub.Model {
+		return slices.ContainsFunc(modelFiles, func(name string) bool {
+			_, err := os.Stat(filepath.Join(path, name))
+			return err == nil
+		})
+	}
+	found := false
+	filepath.WalkDir(path, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && slices.Contains(dataExtensions, strings.ToLower(filepath.Ext(path))) {
+			found = true
+			return fs.SkipAll
+		}
+		return nil // what cannot be read here is reported by whoever reads it
+	})
+	return found
+}
+
+// model returns the local path of a model or adapter: REF itself, or the snapshot of a repository,
+// pulled without what is not needed for computing.
+func (e *env) model(ctx context.Context, ref string) (string, error) {
+	r, err := e.reference(ref, hub.Model)
+	if err != nil || r.path != "" {
+		return r.path, err
+	}
+	return e.snapshot(ctx, r.repo, hub.PullOptions{Include: []string{"*.safetensors", "*.json"}, Exclude: []string{"*/*"}})
+}
+
+// dataset returns the local folder of a data set, pulling it where REF is a repository.
+func (e *env) dataset(ctx context.Context, ref string) (string, error) {
+	r, err := e.reference(ref, hub.Dataset)
+	if err != nil || r.path != "" {
+		return r.path, err
+	}
+	return e.snapshot(ctx, r.repo, hub.PullOptions{Exclude: []string{".git*"}})
+}
+
+func (e *env) snapshot(ctx context.Context, repo hub.Repo, opts hub.PullOptions) (string, error) {
+	client, err := e.client()
+	if err != nil {
+		return "", err
+	}
+	snap, err := client.Pull(ctx, repo, opts)
+	e.endProgress()
+	if err != nil {
+		return "", err
+	}
+	return snap.Dir, nil
+}
