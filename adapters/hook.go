@@ -32,7 +32,7 @@ func (h *Hook) Tensor(name string, base *graph.Node) *graph.Node {
 	return base
 }
 
-// Linear returns the output of an adapted linear module, or nil.
+// Linear returns the output of an adapted module for x [rows, in] and w [out, in], or nil.
 func (h *Hook) Linear(module string, x, w, b *graph.Node) *graph.Node {
 	site, ok := h.site(module)
 	if !ok {
@@ -46,14 +46,6 @@ func (h *Hook) Linear(module string, x, w, b *graph.Node) *graph.Node {
 		b = f.Bias(site, b)
 	}
 	return ops.Linear(x, m.Weight(site, w), b)
-}
-
-// Weight returns the adapted weight of a module that is not linear, or w.
-func (h *Hook) Weight(module string, w *graph.Node) *graph.Node {
-	if site, ok := h.site(module); ok {
-		return h.adapter.method.Weight(site, w)
-	}
-	return w
 }
 
 func (h *Hook) site(module string) (Site, bool) {

@@ -96,9 +96,6 @@ func (m *lora) Settings() any         { return &m.loraSettings }
 func (m *lora) TrainedBiases() string { return m.TrainBias }
 
 func (m *lora) Check(t Target) error {
-	if t.Kind != Linear {
-		return fmt.Errorf("%w: LoRA on a %s", ErrMethod, t.Kind)
-	}
 	if m.LoraBias && !t.Bias {
 		return fmt.Errorf("%w: lora_bias on a module without a bias", ErrMethod)
 	}
@@ -120,18 +117,26 @@ func (m *lora) Params(t Target) []Param {
 	case `"gaussian"`:
 		a = Normal(1 / float64(t.Rank))
 	}
-	ps := []Param{
-		{"lora_A.weight", []int{t.Rank, t.In()}, a},
-		{"lora_B.weight", []int{t.Out(), t.Rank}, b},
+	// A convolution's A has the kernel of the base, its B a kernel of one.
+	shapeA, shapeB := append([]int{t.Rank}, t.Shape[1:]...), []int{t.Out(), t.Rank}
+	for range t.Shape[2:] {
+		shapeB = append(shapeB, 1)
 	}
+	ps := []Param{{"lora_A.weight", shapeA, a}, {"lora_B.weight", shapeB, b}}
 	if m.LoraBias {
 		ps = append(ps, Param{"lora_B.bias", []int{t.Out()}, Zeros})
 	}
 	return ps
 }
 
+// factors are A [r, in] and B [out, r], a convolution's kernel flattened.
+func (m *lora) factors(s Site) (a, b *graph.Node) {
+	return graph.Reshape(s.Params["lora_A.weight"], s.Rank, s.In()), graph.Reshape(s.Params["lora_B.weight"], s.Out(), s.Rank)
+}
+
 func (m *lora) Weight(s Site, base *graph.Node) *graph.Node {
-	delta := graph.Dot(s.Params["lora_B.weight"], s.Params["lora_A.weight"]).General([]int{1}, nil, []int{0}, nil)
+	a, b := m.factors(s)
+	delta := graph.Dot(b, a).General([]int{1}, nil, []int{0}, nil)
 	return graph.Add(base, graph.MulScalar(delta, m.scale(s.Target)))
 }
 
@@ -141,7 +146,8 @@ func (m *lora) Forward(s Site, x, y *graph.Node) *graph.Node {
 	if m.LoraDropout > 0 {
 		x = s.Drop(x, m.LoraDropout)
 	}
-	y = graph.Add(y, ops.LowRank(s.Tape, x, s.Params["lora_A.weight"], s.Params["lora_B.weight"], m.scale(s.Target)))
+	a, b := m.factors(s)
+	y = graph.Add(y, ops.LowRank(s.Tape, x, a, b, m.scale(s.Target)))
 	if m.LoraBias {
 		y = graph.Add(y, graph.ExpandLeftToRank(graph.MulScalar(s.Params["lora_B.bias"], m.scale(s.Target)), 2))
 	}

@@ -27,11 +27,12 @@ type Method interface {
 	// Params lists the tensors of one target, named as PEFT names them after the module.
 	Params(t Target) []Param
 
-	// Weight is the method's formula: the adapted weight for the base weight [out, in].
+	// Weight is the method's formula: the adapted weight for the base weight [out, in]. A
+	// convolution's kernel counts as input.
 	Weight(s Site, base *graph.Node) *graph.Node
 }
 
-// Forwarder is a method with a cheaper way to a linear layer's output than through its weight, or
+// Forwarder is a method with a cheaper way to a module's output than through its weight, or
 // one that acts on the input in training. x is [rows, in], y [rows, out] the base's output.
 type Forwarder interface {
 	Forward(s Site, x, y *graph.Node) *graph.Node
@@ -69,7 +70,7 @@ type Target struct {
 	Alpha float64
 }
 
-// In and Out are the sizes of a linear module; a convolution's input counts its kernel.
+// In is the number of inputs; a convolution's kernel counts.
 func (t Target) In() int {
 	in := 1
 	for _, d := range t.Shape[1:] {

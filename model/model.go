@@ -19,8 +19,9 @@ type Model interface {
 	// Parameters lists all parameters by their canonical names, in network order.
 	Parameters() []Parameter
 
-	// Linears lists the modules that are linear layers, in network order. The last is the head.
-	Linears() []string
+	// Modules lists the modules that adapters can adapt, in network order: linear layers and
+	// convolutions whose kernels do not overlap.
+	Modules() []string
 
 	// Head is the module that maps features to labels, and Labels their number.
 	Head() string
@@ -47,12 +48,9 @@ type Hook interface {
 	// Tensor returns the node to use for a parameter instead of base, or base itself.
 	Tensor(name string, base *graph.Node) *graph.Node
 
-	// Linear returns the output of an adapted linear module for x [rows, in], weight w [out, in] and
-	// bias b [out] or nil. It returns nil for a module that is not adapted.
+	// Linear returns the output of an adapted module for x [rows, in], weight w [out, in] and bias b
+	// [out] or nil. It returns nil for a module that is not adapted.
 	Linear(module string, x, w, b *graph.Node) *graph.Node
-
-	// Weight returns the adapted weight of a module that is not linear, or w itself.
-	Weight(module string, w *graph.Node) *graph.Node
 }
 
 // architectures maps model_type to a constructor.

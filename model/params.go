@@ -33,18 +33,11 @@ func (p *Params) Tensor(name string) *graph.Node {
 	return p.Node(name)
 }
 
-// Weight returns the weight of a module that is not linear.
-func (p *Params) Weight(module string) *graph.Node {
-	w := p.Tensor(module + ".weight")
-	if p.hook != nil {
-		return p.hook.Weight(module, w)
-	}
-	return w
-}
-
-// Linear applies a linear module to x [rows, in].
+// Linear applies a module to x [rows, in]: a linear layer, or a convolution to patches that do not
+// overlap, where in counts channels and kernel.
 func (p *Params) Linear(module string, x *graph.Node) *graph.Node {
 	w := p.Tensor(module + ".weight")
+	w = graph.Reshape(w, w.Shape().Dimensions[0], -1)
 	var b *graph.Node
 	if p.nodes[module+".bias"] != nil {
 		b = p.Tensor(module + ".bias")

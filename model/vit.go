@@ -114,8 +114,8 @@ func (m *vit) Parameters() []Parameter {
 	return ps
 }
 
-func (m *vit) Linears() []string {
-	var names []string
+func (m *vit) Modules() []string {
+	names := []string{"vit.embeddings.patch_embeddings.projection"}
 	for i := range m.layers {
 		for _, part := range []string{"attention.attention.query", "attention.attention.key",
 			"attention.attention.value", "attention.output.dense", "intermediate.dense", "output.dense"} {
@@ -148,10 +148,7 @@ func (m *vit) embed(p *Params, images *graph.Node) *graph.Node {
 	x := graph.Slice(images, graph.AxisRange(), graph.AxisRange(), graph.AxisRange(0, gh*ph), graph.AxisRange(0, gw*pw))
 	x = graph.Reshape(x, n, m.channels, gh, ph, gw, pw)
 	x = graph.Reshape(graph.TransposeAllAxes(x, 0, 2, 4, 1, 3, 5), n*gh*gw, m.channels*ph*pw)
-
-	const projection = "vit.embeddings.patch_embeddings.projection"
-	w := graph.Reshape(p.Weight(projection), m.hidden, m.channels*ph*pw)
-	x = graph.Reshape(ops.Linear(x, w, p.Tensor(projection+".bias")), n, gh*gw, m.hidden)
+	x = graph.Reshape(p.Linear("vit.embeddings.patch_embeddings.projection", x), n, gh*gw, m.hidden)
 
 	cls := graph.BroadcastToDims(p.Tensor("vit.embeddings.cls_token"), n, 1, m.hidden)
 	x = graph.Add(graph.Concatenate([]*graph.Node{cls, x}, 1), p.Tensor("vit.embeddings.position_embeddings"))

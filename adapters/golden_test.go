@@ -1,0 +1,289 @@
+package adapters_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/gomlx/gomlx/core/graph"
+	"github.com/gomlx/gomlx/core/tensors"
+
+	"github.com/hubtool/hubtool/adapters"
+	"github.com/hubtool/hubtool/adapters/train"
+	"github.com/hubtool/hubtool/format"
+	"github.com/hubtool/hubtool/model"
+	"github.com/hubtool/hubtool/model/engine"
+)
+
+const golden = "../testdata/golden"
+
+// A goldenCase is case.json beside an adapter that PEFT wrote.
+type goldenCase struct {
+	dir        string
+	Base       string   `json:"base"`
+	Modules    []string `json:"modules"`
+	Trainable  int      `json:"trainable_parameters"`
+	All        int      `json:"all_parameters"`
+	Merged     *hashes  `json:"merged"`
+	MergedSafe *hashes  `json:"merged_safe"`
+}
+
+type hashes struct {
+	SHA256 map[string]string `json:"sha256"`
+}
+
+// refused lists the golden adapters that hubtool refuses by name, with a word of the message.
+var refused = map[string]string{
+	"lora/pissa": "pissa",
+	"lora/olora": "olora",
+	"dora":       "use_dora",
+	"loha":       "LOHA",
+	"lokr":       "LOKR",
+	"adalora":    "ADALORA",
+	"ia3":        "IA3",
+}
+
+func cases(t *testing.T) map[string]goldenCase {
+	t.Helper()
+	all := map[string]goldenCase{}
+	dirs, err := filepath.Glob(filepath.Join(golden, "*", "*", "adapter_config.json"))
+	if err != nil || len(dirs) == 0 {
+		t.Fatal("no golden adapters", err)
+	}
+	for _, path := range dirs {
+		dir := filepath.Dir(path)
+		name, _ := filepath.Rel(golden, dir)
+		if strings.HasPrefix(name, "training") {
+			continue
+		}
+		c := goldenCase{dir: dir}
+		text, err := os.ReadFile(filepath.Join(dir, "case.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(text, &c); err != nil {
+			t.Fatal(err)
+		}
+		all[name] = c
+	}
+	return all
+}
+
+// loaded is a golden adapter on its base.
+type loaded struct {
+	checkpoint *format.Checkpoint
+	config     *format.ModelConfig
+	model      model.Model
+	weights    *model.Weights
+	adapter    *adapters.Adapter
+}
+
+func load(t *testing.T, e *engine.Engine, dir, base string) loaded {
+	t.Helper()
+	l, err := tryLoad(t, e, dir, base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func tryLoad(t *testing.T, e *engine.Engine, dir, base string) (l loaded, err error) {
+	t.Helper()
+	if l.checkpoint, err = format.Open(filepath.Join(golden, "bases", base)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.checkpoint.Close() })
+	if l.config, err = format.ReadModelConfig(filepath.Join(golden, "bases", base)); err != nil {
+		t.Fatal(err)
+	}
+	if l.model, err = model.New(l.config, 5); err != nil {
+		t.Fatal(err)
+	}
+	if l.weights, _, err = model.Load(e.Backend, l.checkpoint, l.model, model.LoadOptions{NewHead: true}); err != nil {
+		t.Fatal(err)
+	}
+	l.adapter, err = adapters.Load(dir, train.Base(l.model, l.weights))
+	return l, err
+}
+
+func eachCase(t *testing.T, test func(t *testing.T, name string, c goldenCase)) {
+	for name, c := range cases(t) {
+		if refused[name] == "" && refused[filepath.Dir(name)] == "" {
+			t.Run(name, func(t *testing.T) { test(t, name, c) })
+		}
+	}
+}
+
+func goEngine(t *testing.T) *engine.Engine {
+	t.Helper()
+	e, err := engine.Open("go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// PEFT's adapters select the same modules here, count the same and give the same logits.
+func TestLoadsPEFT(t *testing.T) {
+	specs := []string{"go"}
+	if plugin := os.Getenv("HUBTOOL_TEST_XLA"); plugin != "" {
+		specs = append(specs, "xla:"+plugin)
+	}
+	for _, spec := range specs {
+		e, err := engine.Open(spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		eachCase(t, func(t *testing.T, _ string, c goldenCase) {
+			l := load(t, e, c.dir, c.Base)
+			var modules []string
+			for _, target := range l.adapter.Targets {
+				modules = append(modules, format.Spell("vit", target.Name, format.Transformers5))
+			}
+			slices.Sort(modules)
+			if slices.Sort(c.Modules); !slices.Equal(modules, c.Modules) {
+				t.Errorf("targets\n got %q\nwant %q", modules, c.Modules)
+			}
+			if trainable, all := l.adapter.Count(); trainable != c.Trainable || all != c.All {
+				t.Errorf("%d of %d parameters, want %d of %d", trainable, all, c.Trainable, c.All)
+			}
+			compare(t, logits(t, l), values(t, filepath.Join(c.dir, "logits.safetensors"), "logits"), 1e-4)
+		})
+	}
+}
+
+// A merge has every byte of PEFT's: SHA-256 of whole files.
+func TestMergeEqualsPEFT(t *testing.T) {
+	e := goEngine(t)
+	eachCase(t, func(t *testing.T, name string, c goldenCase) {
+		for _, mode := range []struct {
+			rounding adapters.Rounding
+			want     *hashes
+		}{{adapters.RoundPEFT, c.Merged}, {adapters.RoundSafe, c.MergedSafe}} {
+			if mode.want == nil {
+				continue
+			}
+			l := load(t, e, c.dir, c.Base)
+			out := filepath.Join(t.TempDir(), "merged")
+			labels := l.config.Labels()
+			result, err := adapters.Merge(context.Background(), l.checkpoint, l.config, []*adapters.Adapter{l.adapter}, out,
+				adapters.MergeOptions{Rounding: mode.rounding, Labels: labels})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, shard := range result.Shards {
+				if shard.SHA256 != mode.want.SHA256[shard.Name] {
+					t.Errorf("rounding %d: %s differs from PEFT's", mode.rounding, shard.Name)
+				}
+			}
+			if len(result.Shards) != len(mode.want.SHA256) {
+				t.Errorf("%d shards, want %d", len(result.Shards), len(mode.want.SHA256))
+			}
+			if _, err := format.ReadModelConfig(out); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// A saved adapter gives the same logits when it is loaded again, whichever names it has.
+func TestSaveAndLoad(t *testing.T) {
+	e := goEngine(t)
+	eachCase(t, func(t *testing.T, _ string, c goldenCase) {
+		l := load(t, e, c.dir, c.Base)
+		want := logits(t, l)
+		for _, names := range []format.Names{format.Transformers5, format.Transformers4, format.BothNames} {
+			dir := t.TempDir()
+			if err := l.adapter.Save(context.Background(), dir, names); err != nil {
+				t.Fatal(err)
+			}
+			again := load(t, e, dir, c.Base)
+			if len(again.adapter.Notes) > len(l.adapter.Notes) {
+				t.Errorf("%s: %q", names, again.adapter.Notes)
+			}
+			compare(t, logits(t, again), want, 0)
+		}
+	})
+}
+
+// What hubtool cannot do is refused by name before anything is computed.
+func TestRefusesMethods(t *testing.T) {
+	e := goEngine(t)
+	for name, c := range cases(t) {
+		want := refused[name]
+		if want == "" {
+			want = refused[filepath.Dir(name)]
+		}
+		if want == "" {
+			continue
+		}
+		if _, err := tryLoad(t, e, c.dir, c.Base); !errors.Is(err, adapters.ErrMethod) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want ErrMethod naming %s", name, err, want)
+		}
+	}
+}
+
+func logits(t *testing.T, l loaded) []float32 {
+	t.Helper()
+	attach, err := train.Attach(l.weights, l.adapter)
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := model.NewProgram(l.model, l.weights, attach, false, func(p *model.Params, in []*graph.Node) []*graph.Node {
+		return []*graph.Node{l.model.Forward(p, in[0])}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer program.Close()
+	h, w := l.model.InputSize()
+	base := filepath.Base(l.checkpoint.Path())
+	if base == "vit-sharded" {
+		base = "vit"
+	}
+	pixels := values(t, filepath.Join(golden, "bases", base, "batch.safetensors"), "pixel_values")
+	image := 3 * h * w
+	out, err := program.Run(len(pixels)/image, func(lo, hi int) ([]*tensors.Tensor, error) {
+		return []*tensors.Tensor{tensors.FromFlatDataAndDimensions(pixels[lo*image:hi*image], hi-lo, 3, h, w)}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tensors.MustCopyFlatData[float32](out[0][0])
+}
+
+func values(t *testing.T, path, name string) []float32 {
+	t.Helper()
+	ck, err := format.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ck.Close()
+	tensor, ok := ck.Tensor(name)
+	if !ok {
+		t.Fatalf("%s has no %q", path, name)
+	}
+	v, err := format.Floats(tensor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func compare(t *testing.T, got, want []float32, delta float64) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Fatalf("%d values, want %d", len(got), len(want))
+	}
+	for i := range want {
+		if !(math.Abs(float64(got[i]-want[i])) <= delta) {
+			t.Errorf("value %d is %v, want %v", i, got[i], want[i])
+		}
+	}
+}
