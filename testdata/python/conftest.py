@@ -106,11 +106,11 @@ def tool(program, tmp_path_factory) -> Hubtool:
     return Hubtool(program, "go", tmp_path_factory.mktemp("home"))
 
 
-def classifier(base, names: list[str] | None = None, **kwargs):
-    """ViTForImageClassification on a base; names are the classes of a head that the base does not have."""
+def classifier(base, names: list[str] | None = None, seed: int = 0, **kwargs):
+    """ViTForImageClassification on a base; names are the classes of a head that the base does not have, drawn from seed."""
     if names:
         kwargs.update(id2label=dict(enumerate(names)), label2id={name: i for i, name in enumerate(names)})
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     return transformers.ViTForImageClassification.from_pretrained(base, **kwargs).eval()
 
 
