@@ -83,10 +83,12 @@ func ReadHeader(r io.ReaderAt, size int64, lim Limits) (*Header, error) {
 		return nil, err
 	}
 	n := binary.LittleEndian.Uint64(prefix[:])
-	if n > uint64(lim.headerBytes()) {
+	switch {
+	case string(prefix[:]) == "version ":
+		return nil, damaged("", "this is a Git LFS pointer, not the file it stands for; run git lfs pull")
+	case n > uint64(lim.headerBytes()):
 		return nil, damaged("", "header length %d exceeds the limit of %d; is this a safetensors file?", n, lim.headerBytes())
-	}
-	if int64(n) > size-8 {
+	case int64(n) > size-8:
 		return nil, damaged("", "header length %d exceeds the file size %d", n, size)
 	}
 	raw := make([]byte, n)

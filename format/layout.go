@@ -42,14 +42,19 @@ func NewHeader(tensors []TensorInfo, meta map[string]string) (*Header, error) {
 			return nil, &Error{Tensor: e.Name, Err: fmt.Errorf("file size overflows")}
 		}
 	}
+	size := 0
 	for k, v := range meta {
+		size += len(k) + len(v)
 		if !utf8.ValidString(k) || !utf8.ValidString(v) {
 			return nil, fmt.Errorf("metadata %q is not valid UTF-8", k)
 		}
 	}
-	h.raw = h.text()
-	if int64(len(h.raw)) > DefaultLimits.HeaderBytes {
-		return nil, fmt.Errorf("header of %d bytes exceeds the limit of %d", len(h.raw), DefaultLimits.HeaderBytes)
+	if int64(size) <= DefaultLimits.HeaderBytes {
+		h.raw = h.text()
+		size = len(h.raw)
+	}
+	if int64(size) > DefaultLimits.HeaderBytes {
+		return nil, fmt.Errorf("header of %d bytes exceeds the limit of %d", size, DefaultLimits.HeaderBytes)
 	}
 	return h, nil
 }

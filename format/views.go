@@ -1,7 +1,7 @@
 package format
 
 import (
-	"encoding/binary"
+	"bytes"
 	"fmt"
 	"slices"
 
@@ -47,14 +47,7 @@ func Views(raw []byte) (safetensors.SafeTensors, error) {
 }
 
 func decode(raw []byte) (safetensors.SafeTensors, *Header, error) {
-	if len(raw) < 8 {
-		return safetensors.SafeTensors{}, nil, damaged("", "%d bytes are too few for a safetensors file", len(raw))
-	}
-	n := binary.LittleEndian.Uint64(raw)
-	if n > uint64(len(raw)-8) {
-		return safetensors.SafeTensors{}, nil, damaged("", "header length %d exceeds the file size %d", n, len(raw))
-	}
-	h, err := ParseHeader(raw[8:8+n], int64(len(raw)-8)-int64(n), DefaultLimits)
+	h, err := ReadHeader(bytes.NewReader(raw), int64(len(raw)), DefaultLimits)
 	if err != nil {
 		return safetensors.SafeTensors{}, nil, err
 	}
