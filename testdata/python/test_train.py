@@ -19,7 +19,7 @@ ADAPTERS = {
     "gaussian": dict(peft_type="LORA", r=4, lora_alpha=8, init_lora_weights="gaussian"),
     "patterns": dict(peft_type="LORA", r=4, rank_pattern={"layer.0.attention.attention.query": 2}, alpha_pattern={"value": 3}),
     "all-linear": dict(peft_type="LORA", r=2, target_modules="all-linear"),
-    "regex": dict(peft_type="LORA", r=2, target_modules=r".*\.[13]\..*(query|fc1)"),
+    "regex": dict(peft_type="LORA", r=2, target_modules=r".*\.[13]\..*(query|intermediate\.dense)"),
     "layers": dict(peft_type="LORA", r=2, layers_to_transform=[0, 2]),
     "bias-all": dict(peft_type="LORA", r=2, bias="all"),
     "bias-lora-only": dict(peft_type="LORA", r=2, bias="lora_only"),
