@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"testing"
 
@@ -15,11 +16,16 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs the program as its users do. Nothing of the machine's own configuration is seen.
 func TestScripts(t *testing.T) {
+	testdata, err := filepath.Abs("../../testdata")
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
+			env.Setenv("TESTDATA", testdata)
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("HF_HOME", env.WorkDir+"/hf")
 			env.Setenv("HF_ENDPOINT", "http://127.0.0.1:9") // nobody answers there

@@ -29,7 +29,7 @@ func (e *env) reference(ref string, want hub.RepoType) (reference, error) {
 	info, err := os.Stat(ref)
 	switch {
 	case isPath(ref) && err != nil:
-		return reference{}, fmt.Errorf("finding the %s: %w", want, err)
+		return reference{}, fmt.Errorf("finding the %s %q: %w", want, ref, cause(err))
 	case isPath(ref):
 		return reference{path: ref}, nil
 	case err == nil && holds(ref, info, want):
@@ -38,11 +38,20 @@ func (e *env) reference(ref string, want hub.RepoType) (reference, error) {
 		}
 		return reference{path: ref}, nil
 	case err == nil && repoErr != nil:
-		return reference{}, fmt.Errorf("finding the %s: %q holds no %s, and is not a repository: %w", want, ref, want, fs.ErrNotExist)
+		return reference{}, fmt.Errorf("finding the %s %q: the path holds none, and a repository is owner/name: %w", want, ref, fs.ErrNotExist)
 	case repoErr != nil && errors.Is(err, fs.ErrNotExist) && strings.Count(ref, "/") > 1:
-		return reference{}, fmt.Errorf("finding the %s: %w; nor is it owner/name", want, err)
+		return reference{}, fmt.Errorf("finding the %s %q: %w; nor is it owner/name", want, ref, cause(err))
 	}
 	return reference{repo: repo}, repoErr
+}
+
+// cause drops the path from an error of package os, which the caller's text has already.
+func cause(err error) error {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
 }
 
 // isPath tells what can only be a path.
