@@ -1,0 +1,337 @@
+package hubserve
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Server is a Hub. It is safe for concurrent use; one process at a time may serve a
+// directory.
+type Server struct {
+	st       storage
+	token    string
+	user     string
+	readOnly bool
+	regular  int64  // files larger than this are LFS
+	partSize int64  // uploads larger than this go in parts; 0 for never
+	pageSize int    // entries of a listing's page
+	prefix   string // path that every address begins with; "" or /something
+	blobHost string // LFS content is redirected there; "" serves it here
+	log      *slog.Logger
+	now      func() time.Time
+	mu       sync.RWMutex // held for writing while a repository's record changes
+	uploads  uploads
+}
+
+// An Option changes a default of New.
+type Option func(*Server)
+
+// WithToken requires the token for writing, and for reading private and gated
+// repositories; by default everybody may do everything.
+func WithToken(token string) Option { return func(s *Server) { s.token = token } }
+
+// WithUser names the account that everything belongs to; the default is "user".
+func WithUser(name string) Option { return func(s *Server) { s.user = name } }
+
+// WithReadOnly refuses every change.
+func WithReadOnly() Option { return func(s *Server) { s.readOnly = true } }
+
+// WithRegularLimit sets the size in bytes above which files are in LFS; the default
+// is 10 MB, as on the Hub.
+func WithRegularLimit(n int64) Option { return func(s *Server) { s.regular = n } }
+
+// WithPartSize sets the size in bytes of the parts that larger LFS uploads are
+// made of; the default is 512 MiB, and 0 asks for one piece always.
+func WithPartSize(n int64) Option { return func(s *Server) { s.partSize = n } }
+
+// WithPageSize sets how many entries a page of a listing has; the default is 1000.
+func WithPageSize(n int) Option { return func(s *Server) { s.pageSize = n } }
+
+// WithBlobHost redirects downloads of LFS content to another address that serves
+// the same Server, as the Hub does; by default content comes from here.
+func WithBlobHost(url string) Option { return func(s *Server) { s.blobHost = url } }
+
+// WithPrefix makes the Hub live below a path such as "/hf"; the default is none.
+func WithPrefix(path string) Option {
+	return func(s *Server) { s.prefix = strings.TrimRight(path, "/") }
+}
+
+// WithLogger sets where requests are logged, at debug level, and failures; the
+// default discards them.
+func WithLogger(l *slog.Logger) Option { return func(s *Server) { s.log = l } }
+
+// New opens the Hub kept in dir, or an empty one in memory if dir is "".
+func New(dir string, opts ...Option) (*Server, error) {
+	s := &Server{
+		user: "user", regular: 10_000_000, partSize: 512 << 20, pageSize: 1000,
+		log: slog.New(slog.DiscardHandler), now: func() time.Time { return time.Now().UTC() },
+		st: newMemory(),
+	}
+	for _, opt := range opts {
+		opt(s)
+	}
+	if dir != "" {
+		d, err := openDisk(dir)
+		if err != nil {
+			return nil, fmt.Errorf("opening the Hub in %q: %w", dir, err)
+		}
+		s.st = d
+	}
+	return s, nil
+}
+
+// failure is an answer other than success.
+type failure struct {
+	status  int
+	code    string // X-Error-Code
+	message string
+	commit  string // X-Repo-Commit
+}
+
+func (e *failure) Error() string { return e.message }
+
+func fail(status int, code, format string, args ...any) error {
+	return &failure{status: status, code: code, message: fmt.Sprintf(format, args...)}
+}
+
+// request is one request with its address taken apart.
+type request struct {
+	*http.Request
+	s     *Server
+	w     http.ResponseWriter
+	kind  string // model, dataset or space; empty outside of repositories
+	id    string
+	args  []string // unescaped parts of the path after the id
+	query url.Values
+}
+
+// ServeHTTP answers one request.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("X-Request-Id", requestID())
+	var err error
+	http.StripPrefix(s.prefix, http.HandlerFunc(func(w http.ResponseWriter, stripped *http.Request) {
+		r = stripped
+		err = s.route(w, r)
+	})).ServeHTTP(w, r)
+	s.log.Debug("request", "method", r.Method, "path", r.URL.Path, "error", err)
+	if err == nil {
+		return
+	}
+	var moved *movedError
+	if errors.As(err, &moved) {
+		// Same place under the new name; the method and body stay.
+		w.Header().Set("Location", s.prefix+relocate(r, moved.to))
+		w.WriteHeader(http.StatusTemporaryRedirect)
+		return
+	}
+	var f *failure
+	if !errors.As(err, &f) {
+		s.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+		f = &failure{status: http.StatusInternalServerError, message: "internal error"}
+	}
+	if f.code != "" {
+		w.Header().Set("X-Error-Code", f.code)
+	}
+	if f.commit != "" {
+		w.Header().Set("X-Repo-Commit", f.commit)
+	}
+	w.Header().Set("X-Error-Message", strings.ReplaceAll(f.message, "\n", " "))
+	writeJSON(w, f.status, map[string]string{"error": f.message})
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	text, err := json.Marshal(v)
+	if err != nil {
+		status, text = http.StatusInternalServerError, []byte(`{"error":"encoding failed"}`)
+	}
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.Header().Set("Content-Length", fmt.Sprint(len(text)))
+	w.WriteHeader(status)
+	w.Write(text)
+}
+
+func (r *request) answer(v any) error {
+	writeJSON(r.w, http.StatusOK, v)
+	return nil
+}
+
+const maxRequest = 16 << 20 // bytes of a JSON request; commits are streamed
+
+// decode reads a JSON request.
+func (r *request) decode(v any) error {
+	text, err := io.ReadAll(http.MaxBytesReader(r.w, r.Body, maxRequest))
+	if err != nil {
+		return fail(http.StatusRequestEntityTooLarge, "", "request is too large")
+	}
+	if len(text) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(text, v); err != nil {
+		return fail(http.StatusBadRequest, "", "malformed JSON: %v", err)
+	}
+	return nil
+}
+
+// base is the address that the client knows this server by.
+func (r *request) base() string {
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	return scheme + "://" + r.Host + r.s.prefix
+}
+
+// repoURL is the address of the repository's page.
+func (r *request) repoURL(kind, id string) string {
+	if kind == "model" {
+		return r.base() + "/" + id
+	}
+	return r.base() + "/" + kind + "s/" + id
+}
+
+// A route is a method and what it needs; handlers are below, in read.go, write.go,
+// lfs.go and commit.go.
+type route struct {
+	handle func(*request) error
+	write  bool // needs the right to change something
+}
+
+// Routes outside of repositories: the path after /api/.
+var apiRoutes = map[string]route{
+	"GET whoami-v2":       {(*request).whoami, false},
+	"POST repos/create":   {(*request).create, true},
+	"DELETE repos/delete": {(*request).remove, true},
+	"POST repos/move":     {(*request).move, true},
+	"POST validate-yaml":  {(*request).validateYAML, false},
+}
+
+// Routes of a repository: the part of the path after its id.
+var repoRoutes = map[string]route{
+	"GET ":              {(*request).info, false},
+	"GET revision":      {(*request).info, false},
+	"GET tree":          {(*request).tree, false},
+	"POST paths-info":   {(*request).pathsInfo, false},
+	"GET refs":          {(*request).refs, false},
+	"GET commits":       {(*request).commits, false},
+	"GET auth-check":    {(*request).authCheck, false},
+	"GET discussions":   {(*request).discussions, false},
+	"POST discussions":  {(*request).openPull, true},
+	"PUT settings":      {(*request).settings, true},
+	"POST branch":       {(*request).createBranch, true},
+	"DELETE branch":     {(*request).deleteBranch, true},
+	"POST tag":          {(*request).createTag, true},
+	"DELETE tag":        {(*request).deleteTag, true},
+	"POST preupload":    {(*request).preupload, true},
+	"POST commit":       {(*request).commit, true},
+	"POST super-squash": {(*request).squash, true},
+}
+
+// route finds the handler. The path is taken apart before it is unescaped, because
+// revisions and names may contain escaped slashes.
+func (s *Server) route(w http.ResponseWriter, hr *http.Request) error {
+	parts := strings.Split(strings.Trim(hr.URL.EscapedPath(), "/"), "/")
+	for i, p := range parts {
+		u, err := url.PathUnescape(p)
+		if err != nil {
+			return fail(http.StatusBadRequest, "", "malformed address")
+		}
+		parts[i] = u
+	}
+	r := &request{Request: hr, s: s, w: w, query: hr.URL.Query()}
+	switch parts[0] {
+	case "api":
+		return r.api(parts[1:])
+	case "lfs":
+		return r.transfer(parts[1:])
+	case "":
+		return r.answer(map[string]string{"service": "Hugging Face Hub compatible server"})
+	}
+	r.kind = "model"
+	if i := slices.Index([]string{"models", "datasets", "spaces"}, parts[0]); i >= 0 {
+		r.kind, parts = strings.TrimSuffix(parts[0], "s"), parts[1:]
+	}
+	r.split(parts, func(word string) bool {
+		return word == "resolve" || word == "raw" || word == "info" || word == "commit"
+	})
+	method := hr.Method
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
+	switch {
+	case method == http.MethodGet && len(r.args) >= 3 && (r.args[0] == "resolve" || r.args[0] == "raw"):
+		return r.resolve()
+	case method == http.MethodPost && strings.HasSuffix(r.id, ".git") && strings.Join(r.args, "/") == "info/lfs/objects/batch":
+		r.id = strings.TrimSuffix(r.id, ".git")
+		return r.batch()
+	}
+	return fail(http.StatusNotFound, "", "no such page")
+}
+
+// split finds where the repository's id ends: after one part, if the next is a word
+// that belongs to the interface, else after two.
+func (r *request) split(parts []string, word func(string) bool) {
+	n := min(2, len(parts))
+	if len(parts) >= 2 && word(parts[1]) && !(len(parts) >= 3 && word(parts[2])) {
+		n = 1
+	}
+	r.id, r.args = strings.Join(parts[:n], "/"), parts[n:]
+}
+
+func (r *request) api(parts []string) error {
+	method := r.Method
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
+	if rt, ok := apiRoutes[method+" "+strings.Join(parts, "/")]; ok {
+		return r.run(rt)
+	}
+	kind := strings.TrimSuffix(parts[0], "s")
+	if len(parts) == 0 || !slices.Contains([]string{"models", "datasets", "spaces"}, parts[0]) {
+		return fail(http.StatusNotFound, "", "no such API")
+	}
+	if len(parts) == 1 {
+		r.kind = kind
+		return r.search()
+	}
+	r.kind = kind
+	r.split(parts[1:], func(word string) bool {
+		return slices.ContainsFunc([]string{"GET ", "POST ", "PUT ", "DELETE "}, func(m string) bool {
+			_, ok := repoRoutes[m+word]
+			return ok && word != ""
+		})
+	})
+	action := ""
+	if len(r.args) > 0 {
+		action, r.args = r.args[0], r.args[1:]
+	}
+	if strings.HasPrefix(action, "xet-") {
+		return fail(http.StatusNotFound, "", "this Hub has no Xet storage; set HF_HUB_DISABLE_XET=1 to upload through LFS")
+	}
+	rt, ok := repoRoutes[method+" "+action]
+	if !ok {
+		return fail(http.StatusNotFound, "", "no such API")
+	}
+	return r.run(rt)
+}
+
+// run checks the right to write, then handles the request.
+func (r *request) run(rt route) error {
+	if rt.write {
+		if err := r.authorise(); err != nil {
+			return err
+		}
+		if r.s.readOnly {
+			return fail(http.StatusForbidden, "", "this Hub is read-only")
+		}
+	}
+	return rt.handle(r)
+}
