@@ -9,12 +9,12 @@ import (
 // TrainingArguments (5.x), except that evaluation and saving happen each epoch and the best
 // checkpoint is kept.
 type Config struct {
-	OutputDir                string  `yaml:"output_dir" json:"output_dir"`
-	NumTrainEpochs           float64 `yaml:"num_train_epochs" json:"num_train_epochs"`
-	MaxSteps                 int     `yaml:"max_steps" json:"max_steps"` // optimizer steps; -1: NumTrainEpochs decides
-	PerDeviceTrainBatchSize  int     `yaml:"per_device_train_batch_size" json:"per_device_train_batch_size"`
-	PerDeviceEvalBatchSize   int     `yaml:"per_device_eval_batch_size" json:"per_device_eval_batch_size"`
-	GradientAccumulationStep int     `yaml:"gradient_accumulation_steps" json:"gradient_accumulation_steps"`
+	OutputDir                 string  `yaml:"output_dir" json:"output_dir"`
+	NumTrainEpochs            float64 `yaml:"num_train_epochs" json:"num_train_epochs"`
+	MaxSteps                  int     `yaml:"max_steps" json:"max_steps"` // optimizer steps; -1: NumTrainEpochs decides
+	PerDeviceTrainBatchSize   int     `yaml:"per_device_train_batch_size" json:"per_device_train_batch_size"`
+	PerDeviceEvalBatchSize    int     `yaml:"per_device_eval_batch_size" json:"per_device_eval_batch_size"`
+	GradientAccumulationSteps int     `yaml:"gradient_accumulation_steps" json:"gradient_accumulation_steps"`
 
 	LearningRate    float64 `yaml:"learning_rate" json:"learning_rate"`
 	LRSchedulerType string  `yaml:"lr_scheduler_type" json:"lr_scheduler_type"` // one of Schedules
@@ -25,23 +25,23 @@ type Config struct {
 	WeightDecay     float64 `yaml:"weight_decay" json:"weight_decay"`
 	MaxGradNorm     float64 `yaml:"max_grad_norm" json:"max_grad_norm"` // 0: no clipping
 
-	EvalStrategy        string `yaml:"eval_strategy" json:"eval_strategy"` // no, steps or epoch
-	EvalSteps           int    `yaml:"eval_steps" json:"eval_steps"`
-	SaveStrategy        string `yaml:"save_strategy" json:"save_strategy"` // no, steps or epoch
-	SaveSteps           int    `yaml:"save_steps" json:"save_steps"`
-	SaveTotalLimit      int    `yaml:"save_total_limit" json:"save_total_limit"` // 0: all checkpoints are kept
-	LoadBestModelAtEnd  bool   `yaml:"load_best_model_at_end" json:"load_best_model_at_end"`
-	MetricForBestModel  string `yaml:"metric_for_best_model" json:"metric_for_best_model"` // accuracy or loss
-	LoggingSteps        int    `yaml:"logging_steps" json:"logging_steps"`
-	Seed                uint64 `yaml:"seed" json:"seed"`
-	DataloaderNumWorker int    `yaml:"dataloader_num_workers" json:"dataloader_num_workers"` // 0: one per core
+	EvalStrategy         string `yaml:"eval_strategy" json:"eval_strategy"` // no, steps or epoch
+	EvalSteps            int    `yaml:"eval_steps" json:"eval_steps"`
+	SaveStrategy         string `yaml:"save_strategy" json:"save_strategy"` // no, steps or epoch
+	SaveSteps            int    `yaml:"save_steps" json:"save_steps"`
+	SaveTotalLimit       int    `yaml:"save_total_limit" json:"save_total_limit"` // 0: all checkpoints are kept
+	LoadBestModelAtEnd   bool   `yaml:"load_best_model_at_end" json:"load_best_model_at_end"`
+	MetricForBestModel   string `yaml:"metric_for_best_model" json:"metric_for_best_model"` // accuracy or loss
+	LoggingSteps         int    `yaml:"logging_steps" json:"logging_steps"`
+	Seed                 uint64 `yaml:"seed" json:"seed"`
+	DataloaderNumWorkers int    `yaml:"dataloader_num_workers" json:"dataloader_num_workers"` // 0: one per core
 }
 
 // DefaultConfig returns the defaults of TrainingArguments with evaluation and saving per epoch.
 func DefaultConfig() Config {
 	return Config{
 		NumTrainEpochs: 3, MaxSteps: -1,
-		PerDeviceTrainBatchSize: 8, PerDeviceEvalBatchSize: 8, GradientAccumulationStep: 1,
+		PerDeviceTrainBatchSize: 8, PerDeviceEvalBatchSize: 8, GradientAccumulationSteps: 1,
 		LearningRate: 5e-5, LRSchedulerType: "linear",
 		AdamBeta1: 0.9, AdamBeta2: 0.999, AdamEpsilon: 1e-8, MaxGradNorm: 1,
 		EvalStrategy: "epoch", EvalSteps: 500, SaveStrategy: "epoch", SaveSteps: 500,
@@ -62,7 +62,7 @@ func (c Config) Validate() []error {
 	check(c.MaxSteps > 0 || c.MaxSteps == -1, "max_steps", c.MaxSteps, "positive, or -1 for none")
 	check(c.PerDeviceTrainBatchSize > 0, "per_device_train_batch_size", c.PerDeviceTrainBatchSize, "positive")
 	check(c.PerDeviceEvalBatchSize > 0, "per_device_eval_batch_size", c.PerDeviceEvalBatchSize, "positive")
-	check(c.GradientAccumulationStep > 0, "gradient_accumulation_steps", c.GradientAccumulationStep, "positive")
+	check(c.GradientAccumulationSteps > 0, "gradient_accumulation_steps", c.GradientAccumulationSteps, "positive")
 	check(c.LearningRate > 0, "learning_rate", c.LearningRate, "positive")
 	check(Schedules[c.LRSchedulerType] != nil, "lr_scheduler_type", c.LRSchedulerType, "one of "+scheduleNames())
 	check(c.WarmupSteps >= 0, "warmup_steps", c.WarmupSteps, "zero or more")
@@ -79,6 +79,6 @@ func (c Config) Validate() []error {
 	check(c.SaveTotalLimit >= 0, "save_total_limit", c.SaveTotalLimit, "zero (no limit) or more")
 	check(slices.Contains([]string{"accuracy", "loss"}, c.MetricForBestModel), "metric_for_best_model", c.MetricForBestModel, "accuracy or loss")
 	check(c.LoggingSteps > 0, "logging_steps", c.LoggingSteps, "positive")
-	check(c.DataloaderNumWorker >= 0, "dataloader_num_workers", c.DataloaderNumWorker, "zero (one per core) or more")
+	check(c.DataloaderNumWorkers >= 0, "dataloader_num_workers", c.DataloaderNumWorkers, "zero (one per core) or more")
 	return errs
 }

@@ -1,0 +1,222 @@
+package train
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/hubtool/hubtool/adapters"
+	"github.com/hubtool/hubtool/format"
+)
+
+const (
+	stateFile  = "trainer_state.json"
+	resumeFile = "training_state.safetensors" // what PEFT's files do not hold
+)
+
+// cursor is the part of a run's state that is not tensors. It is the metadata of resumeFile.
+type cursor struct {
+	Settings  string        `json:"settings"` // that decide the course of a run
+	Step      int           `json:"step"`
+	Passed    int           `json:"epochs_passed"`
+	Batch     int           `json:"next_batch"`
+	LossSum   float64       `json:"loss_sum"`
+	LossSteps int           `json:"loss_steps"`
+	AllLoss   float64       `json:"all_loss"`
+	SinceEval float64       `json:"loss_since_evaluation"`
+	EvalSteps int           `json:"steps_since_evaluation"`
+	Worse     int           `json:"worse_evaluations"`
+	Epochs    []EpochResult `json:"epochs"`
+	Best      *Best         `json:"best"`
+	BestStep  int           `json:"best_step"`
+	Metric    float64       `json:"best_metric"`
+}
+
+// settings are those that a resumed run must share with the one it resumes.
+func (r *run) settings() string {
+	c := r.Config
+	return fmt.Sprintf("images=%d batch=%d accumulation=%d steps=%d learning_rate=%v schedule=%s warmup=%v betas=%v,%v epsilon=%v decay=%v clip=%v seed=%d metric=%s",
+		r.Train.Source.Len(), c.PerDeviceTrainBatchSize, c.GradientAccumulationSteps, r.steps, c.LearningRate, c.LRSchedulerType, c.WarmupSteps,
+		c.AdamBeta1, c.AdamBeta2, c.AdamEpsilon, c.WeightDecay, c.MaxGradNorm, c.Seed, c.MetricForBestModel)
+}
+
+// save writes checkpoint-<step>, which appears under its name when it is complete, and removes those
+// that are too many.
+func (r *run) save(ctx context.Context) error {
+	dir := filepath.Join(r.Config.OutputDir, "checkpoint-"+strconv.Itoa(r.state.GlobalStep))
+	tmp := dir + ".partial"
+	if err := os.RemoveAll(tmp); err != nil {
+		return fmt.Errorf("saving a checkpoint: %w", err)
+	}
+	defer os.RemoveAll(tmp)
+	if err := r.Adapter.Save(ctx, tmp, r.Names); err != nil {
+		return err
+	}
+	if r.best != nil && r.best.Step == r.state.GlobalStep {
+		r.best.Checkpoint = dir
+		r.state.BestModelCheckpoint = &r.best.Checkpoint
+	}
+	text, err := r.state.Text()
+	if err != nil {
+		return fmt.Errorf("saving %q: %w", dir, err)
+	}
+	if err := format.WriteFileAtomic(filepath.Join(tmp, stateFile), text); err != nil {
+		return err
+	}
+	if err := r.saveCursor(ctx, filepath.Join(tmp, resumeFile)); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(dir); err != nil { // of an earlier run, or of this one before it was resumed
+		return fmt.Errorf("saving a checkpoint: %w", err)
+	}
+	if err := os.Rename(tmp, dir); err != nil {
+		return fmt.Errorf("saving a checkpoint: %w", err)
+	}
+	r.report(Event{Checkpoint: dir})
+	return r.rotate(dir)
+}
+
+func (r *run) saveCursor(ctx context.Context, path string) error {
+	c := cursor{Settings: r.settings(), Step: r.state.GlobalStep, Passed: r.passed, Batch: r.batch, LossSum: r.lossSum, LossSteps: r.lossSteps,
+		AllLoss: r.allLoss, SinceEval: r.sinceEval, EvalSteps: r.evalSteps, Worse: r.worse, Epochs: r.epochs, Best: r.best}
+	var tensors []format.Tensor
+	for i, p := range r.params {
+		tensors = append(tensors,
+			format.FloatTensor("first_moment."+p.Name, p.Shape, r.optimizer.first[i]),
+			format.FloatTensor("second_moment."+p.Name, p.Shape, r.optimizer.second[i]))
+		if r.best != nil {
+			tensors = append(tensors, format.FloatTensor("best."+p.Name, p.Shape, r.best.params[i]))
+		}
+	}
+	if r.best != nil {
+		c.BestStep, c.Metric = r.best.Step, r.best.metric
+	}
+	text, err := json.Marshal(c)
+	if err != nil {
+		return fmt.Errorf("saving %q: %w", path, err)
+	}
+	return format.Write(ctx, path, tensors, map[string]string{"format": "pt", "cursor": string(text)})
+}
+
+// rotate keeps the newest save_total_limit checkpoints and the best.
+func (r *run) rotate(newest string) error {
+	if r.Config.SaveTotalLimit == 0 {
+		return nil
+	}
+	dirs, err := Checkpoints(r.Config.OutputDir)
+	if err != nil {
+		return err
+	}
+	keep := max(1, r.Config.SaveTotalLimit)
+	if r.best != nil && r.best.Checkpoint != "" && r.best.Checkpoint != newest && keep == 1 && r.Config.LoadBestModelAtEnd {
+		keep = 2 // the best and the newest, as transformers does
+	}
+	excess := len(dirs) - keep
+	for _, dir := range dirs {
+		if excess <= 0 {
+			break
+		}
+		if dir == newest || r.best != nil && dir == r.best.Checkpoint {
+			continue
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			return fmt.Errorf("removing an old checkpoint: %w", err)
+		}
+		excess--
+	}
+	return nil
+}
+
+// Checkpoints lists the complete checkpoints in a directory, the oldest first.
+func Checkpoints(dir string) ([]string, error) {
+	found, err := filepath.Glob(filepath.Join(dir, "checkpoint-*"))
+	if err != nil {
+		return nil, fmt.Errorf("listing checkpoints in %q: %w", dir, err)
+	}
+	step := func(path string) int {
+		n, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(path), "checkpoint-"))
+		if err != nil {
+			return -1
+		}
+		return n
+	}
+	found = slices.DeleteFunc(found, func(path string) bool { return step(path) < 0 })
+	slices.SortFunc(found, func(a, b string) int { return step(a) - step(b) })
+	return found, nil
+}
+
+// restore puts the run into the state that a checkpoint holds.
+func (r *run) restore(dir string) error {
+	fail := func(err error) error { return fmt.Errorf("resuming from %q: %w", dir, err) }
+	text, err := os.ReadFile(filepath.Join(dir, stateFile))
+	if err != nil {
+		return fail(err)
+	}
+	if err := json.Unmarshal(text, r.state); err != nil {
+		return fail(fmt.Errorf("%w: %s: %w", format.ErrConfig, stateFile, err))
+	}
+	tensors, meta, err := format.Load(filepath.Join(dir, resumeFile))
+	if err != nil {
+		return fail(err)
+	}
+	var c cursor
+	if err := json.Unmarshal([]byte(meta["cursor"]), &c); err != nil {
+		return fail(fmt.Errorf("%w: %s: %w", format.ErrConfig, resumeFile, err))
+	}
+	if c.Settings != r.settings() {
+		return fail(fmt.Errorf("%w: it is of a run with other settings\n  there: %s\n  here:  %s", adapters.ErrMismatch, c.Settings, r.settings()))
+	}
+	saved, err := adapters.Load(dir, Base(r.Model, r.Weights))
+	if err != nil {
+		return fail(err)
+	}
+	values := map[string][]float32{}
+	for _, p := range saved.Params() {
+		values["param."+p.Name] = p.Values
+	}
+	for _, t := range tensors {
+		if values[t.Info().Name], err = format.Floats(t); err != nil {
+			return fail(err)
+		}
+	}
+	take := func(name string, into []float32) error {
+		if len(values[name]) != len(into) {
+			return fail(fmt.Errorf("%w: %s has %d values, want %d", adapters.ErrMismatch, name, len(values[name]), len(into)))
+		}
+		copy(into, values[name])
+		return nil
+	}
+	if r.best = c.Best; r.best != nil {
+		r.best.Step, r.best.metric = c.BestStep, c.Metric
+		for _, p := range r.params {
+			r.best.params = append(r.best.params, make([]float32, len(p.Values)))
+		}
+	}
+	for i, p := range r.params {
+		err := errors.Join(take("param."+p.Name, p.Values), take("first_moment."+p.Name, r.optimizer.first[i]), take("second_moment."+p.Name, r.optimizer.second[i]))
+		if r.best != nil {
+			err = errors.Join(err, take("best."+p.Name, r.best.params[i]))
+		}
+		if err == nil {
+			err = r.Weights.Set(p.Name, p.Shape, p.Values)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	r.state.GlobalStep, r.optimizer.step = c.Step, c.Step
+	r.passed, r.batch = c.Passed, c.Batch
+	if r.batch == r.Train.Batches() {
+		r.passed, r.batch = r.passed+1, 0
+	}
+	r.stepped = r.batch
+	r.lossSum, r.lossSteps, r.allLoss = c.LossSum, c.LossSteps, c.AllLoss
+	r.sinceEval, r.evalSteps, r.worse, r.epochs = c.SinceEval, c.EvalSteps, c.Worse, c.Epochs
+	return nil
+}

@@ -1,0 +1,70 @@
+package train
+
+import (
+	"math"
+
+	"github.com/hubtool/hubtool/adapters"
+)
+
+// adamW is Adam with decoupled weight decay. Loshchilov and Hutter 2019, "Decoupled Weight Decay
+// Regularization"; the operations are those of torch.optim.AdamW.
+type adamW struct {
+	beta1, beta2, epsilon, decay float64
+
+	step          int
+	first, second [][]float32 // moments, by parameter
+}
+
+func newAdamW(c Config, params []adapters.Parameter) *adamW {
+	o := &adamW{beta1: c.AdamBeta1, beta2: c.AdamBeta2, epsilon: c.AdamEpsilon, decay: c.WeightDecay}
+	o.first, o.second = zerosLike(params), zerosLike(params)
+	return o
+}
+
+func zerosLike(params []adapters.Parameter) [][]float32 {
+	zeros := make([][]float32, len(params))
+	for i, p := range params {
+		zeros[i] = make([]float32, len(p.Values))
+	}
+	return zeros
+}
+
+// update changes the parameters by one step against the gradients.
+func (o *adamW) update(params []adapters.Parameter, grads [][]float32, rate float64) {
+	o.step++
+	correction1 := 1 - math.Pow(o.beta1, float64(o.step))
+	correction2 := math.Sqrt(1 - math.Pow(o.beta2, float64(o.step)))
+	for i, p := range params {
+		keep := 1.0
+		if decays(p.Name) {
+			keep = 1 - rate*o.decay
+		}
+		first, second := o.first[i], o.second[i]
+		for j, g := range grads[i] {
+			g := float64(g)
+			m := float64(first[j]) + (g-float64(first[j]))*(1-o.beta1)
+			v := o.beta2*float64(second[j]) + (1-o.beta2)*g*g
+			first[j], second[j] = float32(m), float32(v)
+			p.Values[j] = float32(keep*float64(p.Values[j]) - rate/correction1*m/(math.Sqrt(v)/correction2+o.epsilon))
+		}
+	}
+}
+
+// norm is the Euclidean norm of all gradients together.
+func norm(grads [][]float32) float64 {
+	var sum float64
+	for _, g := range grads {
+		for _, v := range g {
+			sum += float64(v) * float64(v)
+		}
+	}
+	return math.Sqrt(sum)
+}
+
+func scale(grads [][]float32, by float64) {
+	for _, g := range grads {
+		for j, v := range g {
+			g[j] = float32(float64(v) * by)
+		}
+	}
+}

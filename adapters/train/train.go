@@ -1,0 +1,362 @@
+package train
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/hubtool/hubtool/adapters"
+	"github.com/hubtool/hubtool/format"
+	"github.com/hubtool/hubtool/model"
+)
+
+// Job is a training run.
+type Job struct {
+	Model   model.Model
+	Weights *model.Weights
+	Adapter *adapters.Adapter // changed by the run
+	Norm    model.Normalization
+	Names   format.Names // in which checkpoints are saved
+	Labels  []string
+
+	Train *Loader
+	Eval  *Loader // nil: no evaluation
+
+	Config Config
+
+	// Resume is the directory of a checkpoint to go on from; empty starts anew.
+	Resume string
+
+	// Patience ends the run after so many evaluations without a better metric; 0 never does.
+	Patience int
+
+	// Report is called with what happens, never twice at once; nil is silent.
+	Report func(Event)
+}
+
+// Event is one thing that happened in a run. The fields after Steps are set where they apply.
+type Event struct {
+	Epoch       float64
+	Step, Steps int // optimizer steps
+
+	Log        *LogEntry   // every logging_steps, and after each evaluation
+	Evaluated  int         // images evaluated so far, of EvalTotal
+	EvalTotal  int         //
+	Evaluation *Evaluation // when it is complete
+	Checkpoint string      // directory that was written
+
+	ImagesPerSecond float64
+}
+
+// Result is what a run came to.
+type Result struct {
+	State           *State
+	Best            *Best         // nil without evaluations
+	Epochs          []EpochResult `json:"epochs"`
+	Evaluation      *Evaluation   // of the parameters that the run ends with; nil without evaluations
+	Seconds         float64
+	ImagesPerSecond float64 // of training, without evaluation
+	DataWait        float64 // share of the training time spent waiting for images
+}
+
+// EpochResult is the outcome of one epoch, or of one stretch between evaluations.
+type EpochResult struct {
+	Epoch        float64 `json:"epoch"`
+	Step         int     `json:"step"`
+	TrainLoss    float64 `json:"train_loss"`
+	EvalLoss     float64 `json:"eval_loss"`
+	EvalAccuracy float64 `json:"eval_accuracy"`
+}
+
+// Best is the evaluation whose parameters are kept.
+type Best struct {
+	Epoch        float64 `json:"epoch"`
+	EvalAccuracy float64 `json:"eval_accuracy"`
+	Checkpoint   string  `json:"checkpoint"`
+
+	Step   int     `json:"-"`
+	metric float64 // higher is better
+	params [][]float32
+}
+
+// ErrDiverged is wrapped where the loss stopped being a number.
+var ErrDiverged = errors.New("training diverged")
+
+// Run trains until the configured end. Where ctx is cancelled it saves a checkpoint, if there is a
+// directory for one, and returns the cause.
+func Run(ctx context.Context, job Job) (*Result, error) {
+	r, err := newRun(job)
+	if err != nil {
+		return nil, err
+	}
+	defer r.close()
+	if job.Resume != "" {
+		if err := r.restore(job.Resume); err != nil {
+			return nil, err
+		}
+	}
+	start := time.Now()
+	for r.state.GlobalStep < r.steps && !r.stopped {
+		if err := r.epoch(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return r.finish(time.Since(start))
+}
+
+// run is a training run in progress. The fields of the second group are its state, which checkpoints hold.
+type run struct {
+	Job
+	gradients     *differentiator
+	predictor     *model.Predictor
+	params        []adapters.Parameter
+	grads         [][]float32
+	stepsPerEpoch int
+	steps         int
+	trained       int // images in this process
+	training      time.Duration
+	waiting       time.Duration
+	stopped       bool
+	evaluation    *Evaluation
+
+	state     *State
+	optimizer *adamW
+	batch     int     // next micro-batch in the epoch
+	stepped   int     // the same at the last optimizer step
+	passed    int     // epochs behind us
+	lossSum   float64 // of steps since the last log entry
+	lossSteps int
+	allLoss   float64 // of all steps
+	sinceEval float64 // of steps since the last evaluation
+	evalSteps int
+	best      *Best
+	worse     int // evaluations since the best
+	epochs    []EpochResult
+}
+
+func newRun(job Job) (*run, error) {
+	c := job.Config
+	if err := errors.Join(c.Validate()...); err != nil {
+		return nil, fmt.Errorf("training: %w", err)
+	}
+	if job.Train.Source.Len() == 0 {
+		return nil, errors.New("training: there are no images to train on")
+	}
+	r := &run{Job: job, params: job.Adapter.Params()}
+	r.stepsPerEpoch = (job.Train.Batches() + c.GradientAccumulationSteps - 1) / c.GradientAccumulationSteps
+	r.steps = Steps(c, job.Train.Source.Len())
+	r.grads = zerosLike(r.params)
+	r.optimizer = newAdamW(c, r.params)
+	r.state = newState(c, r.steps, r.stepsPerEpoch)
+	var err error
+	if r.gradients, err = newDifferentiator(job.Model, job.Weights, job.Adapter, job.Norm, c.PerDeviceTrainBatchSize); err != nil {
+		return nil, err
+	}
+	if job.Eval != nil {
+		attach, err := Attach(job.Weights, job.Adapter)
+		if err != nil {
+			return nil, err
+		}
+		r.predictor, err = model.NewPredictor(job.Model, job.Weights, attach, job.Norm, c.PerDeviceEvalBatchSize)
+		if err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+// Steps is the number of optimizer steps of a run over n images.
+func Steps(c Config, n int) int {
+	if c.MaxSteps > 0 {
+		return c.MaxSteps
+	}
+	batches := (n + c.PerDeviceTrainBatchSize - 1) / c.PerDeviceTrainBatchSize
+	perEpoch := (batches + c.GradientAccumulationSteps - 1) / c.GradientAccumulationSteps
+	return int(math.Ceil(c.NumTrainEpochs * float64(perEpoch)))
+}
+
+// epoch trains on what is left of the current epoch.
+func (r *run) epoch(ctx context.Context) error {
+	images, micro := 0, 0
+	var loss float64
+	asked := time.Now()
+	for batch, err := range r.Train.Epoch(ctx, r.passed, r.batch) {
+		if err != nil {
+			return r.interrupted(ctx, err)
+		}
+		began := time.Now()
+		r.waiting += began.Sub(asked)
+		l, err := r.gradients.add(batch, r.Config.Seed, r.state.GlobalStep*r.Config.GradientAccumulationSteps+micro, r.grads)
+		if err != nil {
+			return err
+		}
+		loss, images, micro = loss+l, images+len(batch.Labels), micro+1
+		r.batch++
+		r.trained += len(batch.Labels)
+		if micro == r.Config.GradientAccumulationSteps || r.batch == r.Train.Batches() {
+			if err := r.step(loss/float64(images), images); err != nil {
+				return err
+			}
+			loss, images, micro = 0, 0, 0
+		}
+		r.training += time.Since(asked)
+		if micro == 0 {
+			if err := r.between(ctx); err != nil {
+				return err
+			}
+			if r.state.GlobalStep == r.steps || r.stopped {
+				return nil
+			}
+			if ctx.Err() != nil {
+				return r.interrupted(ctx, context.Cause(ctx))
+			}
+		}
+		asked = time.Now()
+	}
+	r.passed, r.batch, r.stepped = r.passed+1, 0, 0
+	return nil
+}
+
+// step is one optimizer step with the gradients gathered from so many images.
+func (r *run) step(loss float64, images int) error {
+	step := r.state.GlobalStep
+	if math.IsNaN(loss) || math.IsInf(loss, 0) {
+		return fmt.Errorf("training: %w: the loss is %v in step %d: try a lower learning_rate", ErrDiverged, loss, step+1)
+	}
+	scale(r.grads, 1/float64(images))
+	gradNorm := norm(r.grads)
+	if limit := r.Config.MaxGradNorm; limit > 0 && gradNorm > limit {
+		scale(r.grads, limit/(gradNorm+1e-6))
+	}
+	rate := r.Config.learningRate(step, r.steps)
+	r.optimizer.update(r.params, r.grads, rate)
+	for i, p := range r.params {
+		clear(r.grads[i])
+		if err := r.Weights.Set(p.Name, p.Shape, p.Values); err != nil {
+			return err
+		}
+	}
+	r.state.GlobalStep++
+	r.stepped = r.batch
+	r.state.Epoch = float64(r.passed) + float64(r.batch)/float64(r.Train.Batches())
+	r.lossSum, r.lossSteps, r.allLoss = r.lossSum+loss, r.lossSteps+1, r.allLoss+loss
+	r.sinceEval, r.evalSteps = r.sinceEval+loss, r.evalSteps+1
+
+	event := Event{ImagesPerSecond: float64(r.trained) / max(1e-9, r.training.Seconds())}
+	if r.state.GlobalStep%r.Config.LoggingSteps == 0 {
+		event.Log = r.state.log(LogEntry{Loss: ref(r.lossSum / float64(r.lossSteps)), GradNorm: ref(gradNorm), LearningRate: ref(rate)})
+		r.lossSum, r.lossSteps = 0, 0
+	}
+	r.report(event)
+	return nil
+}
+
+// between evaluates and saves where the strategies say so.
+func (r *run) between(ctx context.Context) error {
+	due := func(strategy string, every int) bool {
+		switch strategy {
+		case "steps":
+			return r.state.GlobalStep%every == 0
+		case "epoch":
+			return r.batch == r.Train.Batches() || r.state.GlobalStep == r.steps
+		}
+		return false
+	}
+	evaluate := r.Eval != nil && due(r.Config.EvalStrategy, r.Config.EvalSteps)
+	save := r.Config.OutputDir != "" && due(r.Config.SaveStrategy, r.Config.SaveSteps)
+	if evaluate {
+		if err := r.evaluate(ctx); err != nil {
+			return r.interrupted(ctx, err)
+		}
+	}
+	if save {
+		return r.save(ctx)
+	}
+	return nil
+}
+
+func (r *run) evaluate(ctx context.Context) error {
+	start := time.Now()
+	e, err := Evaluate(ctx, r.predictor, r.Eval, r.Labels, func(done, total int) {
+		r.report(Event{Evaluated: done, EvalTotal: total})
+	})
+	if err != nil {
+		return err
+	}
+	seconds := time.Since(start).Seconds()
+	r.evaluation = e
+	r.epochs = append(r.epochs, EpochResult{r.state.Epoch, r.state.GlobalStep, r.sinceEval / float64(r.evalSteps), e.Loss, e.Accuracy})
+	r.sinceEval, r.evalSteps = 0, 0
+	entry := r.state.log(LogEntry{EvalLoss: &e.Loss, EvalAccuracy: &e.Accuracy, EvalRuntime: &seconds,
+		EvalSamplesPerSecond: ref(float64(e.N) / seconds), EvalStepsPerSecond: ref(float64(r.Eval.Batches()) / seconds)})
+
+	value, metric := e.Accuracy, e.Accuracy
+	if r.Config.MetricForBestModel == "loss" {
+		value, metric = e.Loss, -e.Loss
+	}
+	if r.best == nil || metric > r.best.metric {
+		r.best = &Best{Epoch: r.state.Epoch, EvalAccuracy: e.Accuracy, Step: r.state.GlobalStep, metric: metric}
+		for _, p := range r.params {
+			r.best.params = append(r.best.params, slices.Clone(p.Values))
+		}
+		r.state.BestMetric, r.state.BestGlobalStep = &value, &r.best.Step
+		r.worse = 0
+	} else {
+		r.worse++
+		r.stopped = r.Patience > 0 && r.worse >= r.Patience
+	}
+	r.report(Event{Log: entry, Evaluation: e})
+	return nil
+}
+
+func (r *run) report(e Event) {
+	if r.Report != nil {
+		e.Epoch, e.Step, e.Steps = r.state.Epoch, r.state.GlobalStep, r.steps
+		r.Report(e)
+	}
+}
+
+// interrupted saves what has been trained where the run ends because its context did.
+func (r *run) interrupted(ctx context.Context, err error) error {
+	if ctx.Err() == nil || r.Config.OutputDir == "" || r.state.GlobalStep == 0 {
+		return err
+	}
+	r.batch = r.stepped // the step that was interrupted is trained again
+	if saveErr := r.save(context.WithoutCancel(ctx)); saveErr != nil {
+		return errors.Join(err, saveErr)
+	}
+	return err
+}
+
+// finish leaves the best parameters in the adapter, if wanted, and sums up.
+func (r *run) finish(took time.Duration) (*Result, error) {
+	seconds := took.Seconds()
+	r.state.log(LogEntry{TrainLoss: ref(r.allLoss / float64(max(1, r.state.GlobalStep))), TrainRuntime: &seconds,
+		TrainSamplesPerSecond: ref(float64(r.trained) / seconds), TrainStepsPerSecond: ref(float64(r.state.GlobalStep) / seconds), TotalFlos: ref(0)})
+	result := &Result{State: r.state, Best: r.best, Epochs: r.epochs, Evaluation: r.evaluation, Seconds: seconds,
+		ImagesPerSecond: float64(r.trained) / max(1e-9, r.training.Seconds()), DataWait: r.waiting.Seconds() / max(1e-9, r.training.Seconds())}
+	if r.best == nil || !r.Config.LoadBestModelAtEnd || r.best.Step == r.state.GlobalStep {
+		return result, nil
+	}
+	for i, p := range r.params {
+		copy(p.Values, r.best.params[i])
+		if err := r.Weights.Set(p.Name, p.Shape, p.Values); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	result.Evaluation, err = Evaluate(context.Background(), r.predictor, r.Eval, r.Labels, nil)
+	return result, err
+}
+
+func (r *run) close() {
+	r.gradients.close()
+	if r.predictor != nil {
+		r.predictor.Close()
+	}
+}
+
+func ref(v float64) *float64 { return &v }
