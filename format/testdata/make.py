@@ -10,9 +10,14 @@ rust.json  what the reference implementation says about every hostile file
 
 import ctypes
 import json
+import os
 import shutil
 import struct
+import sys
 from pathlib import Path
+
+if os.environ.get("PYTHONHASHSEED") != "0":  # PEFT writes target_modules in the order of a set
+    os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {"PYTHONHASHSEED": "0"})
 
 import peft
 import safetensors
@@ -107,6 +112,9 @@ def write_configs():
     save("adalora", peft.AdaLoraConfig(init_r=12, target_r=8, tinit=200, tfinal=1000, deltaT=10, total_step=3000, **both))
 
     def prune(model):
+        for name, p in model.named_parameters():
+            if "lora_" in name:
+                p.data.normal_()  # E starts as zero: all scores would tie, and everything be pruned
         for i in range(1, 4):
             model(pixel_values=torch.randn(2, 3, 8, 8), labels=torch.tensor([0, 1])).loss.backward()
             model.base_model.update_and_allocate(i)
