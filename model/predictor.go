@@ -62,7 +62,7 @@ func (p *Predictor) Logits(pixels []byte, n int) ([]float32, error) {
 }
 
 func (p *Predictor) padded(n int) int {
-	if p.program.slice == 0 {
+	if p.program.Whole() {
 		return p.batch
 	}
 	return n

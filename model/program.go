@@ -133,3 +133,7 @@ func (p *Params) Gradient(loss *graph.Node, names []string) []*graph.Node {
 
 // Close frees the compiled graphs.
 func (p *Program) Close() { p.exec.Finalize() }
+
+// Whole tells whether a batch is not cut. Such engines compile for long: callers pad batches to one
+// size.
+func (p *Program) Whole() bool { return p.slice == 0 }
