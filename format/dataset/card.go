@@ -16,7 +16,13 @@ import (
 // dataset_infos.json of older repositories.
 type card struct {
 	configs []config
-	infos   map[string]features // declared features by configuration; a configuration without any is absent
+	infos   map[string]info
+}
+
+// info is what the card declares about the contents of a configuration.
+type info struct {
+	features features       // nil where none are declared
+	rows     map[string]int // by split; nil where not declared
 }
 
 // config is one entry of the card's "configs" list.
@@ -27,6 +33,7 @@ type config struct {
 	patterns   []splitPatterns // nil: find the files by their names
 	dropLabels *bool           // image folders: nil decides by the folders
 	noMetadata bool            // image folders: ignore metadata files
+	features   features        // nil where none are declared
 }
 
 // splitPatterns are the file patterns of one split.
@@ -68,7 +75,7 @@ func readCard(dir string) (*card, error) {
 			return nil, fmt.Errorf("reading the metadata of %q: %w", path, err)
 		}
 	}
-	c := &card{infos: map[string]features{}}
+	c := &card{infos: map[string]info{}}
 	if err := c.readLegacyInfos(filepath.Join(dir, legacyFile)); err != nil {
 		return nil, err
 	}
@@ -92,22 +99,35 @@ func (c *card) readInfos(node *yaml.Node) error {
 		return nil
 	}
 	for _, entry := range entries {
-		info := struct {
+		raw := struct {
 			Config   string    `yaml:"config_name"`
 			Features yaml.Node `yaml:"features"`
+			Splits   []struct {
+				Name string `yaml:"name"`
+				Rows int    `yaml:"num_examples"`
+			} `yaml:"splits"`
 		}{Config: "default"}
-		if err := entry.Load(&info); err != nil {
+		if err := entry.Load(&raw); err != nil {
 			return err
 		}
-		fs, err := parseYAMLFeatures(&info.Features)
+		fs, err := parseYAMLFeatures(&raw.Features)
 		if err != nil {
 			return err
 		}
-		if fs != nil {
-			c.infos[info.Config] = fs
+		in := info{features: fs}
+		for _, s := range raw.Splits {
+			in.declareRows(s.Name, s.Rows)
 		}
+		c.infos[raw.Config] = in
 	}
 	return nil
+}
+
+func (in *info) declareRows(split string, rows int) {
+	if in.rows == nil {
+		in.rows = map[string]int{}
+	}
+	in.rows[split] = rows
 }
 
 // readLegacyInfos reads dataset_infos.json. A single configuration there is the default one, whatever its name: old
@@ -122,21 +142,26 @@ func (c *card) readLegacyInfos(path string) error {
 	}
 	var infos map[string]struct {
 		Features json.RawMessage `json:"features"`
+		Splits   map[string]struct {
+			Rows int `json:"num_examples"`
+		} `json:"splits"`
 	}
 	if err := json.Unmarshal(text, &infos); err != nil {
 		return fileError(path, damaged("%w", err))
 	}
-	for name, info := range infos {
-		fs, err := parseJSONFeatures(info.Features)
+	for name, raw := range infos {
+		fs, err := parseJSONFeatures(raw.Features)
 		if err != nil {
 			return fileError(path, err)
 		}
 		if len(infos) == 1 {
 			name = "default"
 		}
-		if fs != nil {
-			c.infos[name] = fs
+		in := info{features: fs}
+		for split, s := range raw.Splits {
+			in.declareRows(split, s.Rows)
 		}
+		c.infos[name] = in
 	}
 	return nil
 }
@@ -156,6 +181,7 @@ func (c *card) readConfigs(node *yaml.Node) error {
 			Default      bool      `yaml:"default"`
 			DropLabels   *bool     `yaml:"drop_labels"`
 			DropMetadata bool      `yaml:"drop_metadata"`
+			Features     yaml.Node `yaml:"features"`
 		}
 		if err := item.Load(&entry); err != nil {
 			return err
@@ -167,9 +193,13 @@ func (c *card) readConfigs(node *yaml.Node) error {
 		if err != nil {
 			return fmt.Errorf("configuration %q: %w", entry.Name, err)
 		}
+		fs, err := parseYAMLFeatures(&entry.Features)
+		if err != nil {
+			return fmt.Errorf("configuration %q: %w", entry.Name, err)
+		}
 		c.configs = append(c.configs, config{
 			name: entry.Name, isDefault: entry.Default, dataDir: entry.Dir, patterns: patterns,
-			dropLabels: entry.DropLabels, noMetadata: entry.DropMetadata,
+			dropLabels: entry.DropLabels, noMetadata: entry.DropMetadata, features: fs,
 		})
 	}
 	return nil
@@ -261,16 +291,15 @@ func (c *card) choose(asked string) (config, error) {
 	return config{}, fmt.Errorf("%w: the data set has several and no default; choose one of %q", ErrConfigName, names)
 }
 
-// features returns the declared features of a configuration, nil where the card declares none.
-func (c *card) features(config string) features {
-	if fs, ok := c.infos[config]; ok {
-		return fs
+// info returns what the card declares about a chosen configuration. A card with several dataset_info entries and no
+// configs does not say which of them is meant, unless it is asked for by name.
+func (c *card) info(cfg config, asked string) info {
+	var in info
+	if len(c.configs) > 0 || asked != "" || len(c.infos) == 1 {
+		in = c.infos[cfg.name]
 	}
-	// Cards that declare one configuration in dataset_info but list none in configs mean that one.
-	if len(c.configs) == 0 && len(c.infos) == 1 {
-		for _, fs := range c.infos {
-			return fs
-		}
+	if in.features == nil {
+		in.features = cfg.features
 	}
-	return nil
+	return in
 }

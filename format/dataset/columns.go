@@ -2,105 +2,102 @@ package dataset
 
 import (
 	"fmt"
-	"path/filepath"
+	"slices"
 	"strings"
-
-	"github.com/parquet-go/parquet-go"
 )
 
-// openParquet opens all shards and settles which columns hold images and labels. Features declared by the repository's
-// card count before those in the files, as in datasets.
-func (d *Dataset) openParquet(files *tree, splits []splitFiles, declared features, opts Options) error {
-	var all []*parquetShard
-	for _, s := range splits {
-		var shards []shard
-		for _, f := range s.files {
-			shard, err := openParquetShard(d.dir, filepath.Join(files.root, filepath.FromSlash(f)))
-			if err != nil {
-				return err
-			}
-			all = append(all, shard)
-			shards = append(shards, shard)
-		}
-		d.add(s.split, shards)
-	}
-	if len(all) == 0 {
-		return fmt.Errorf("%w in %q", ErrNoData, d.dir)
-	}
-	first := all[0]
-	if declared == nil {
-		if text, ok := first.pq.Lookup("huggingface"); ok {
-			var err error
-			if declared, err = parseArrowMetadata(text); err != nil {
-				return fileError(first.name, err)
-			}
-		}
-	}
-	image, err := chooseImage(first, declared, opts.ImageColumn)
-	if err != nil {
-		return err
-	}
-	label, names, err := chooseLabel(first, declared, opts)
-	if err != nil {
-		return err
-	}
-	d.names = names
-	for _, s := range all {
-		column := s.pq.Root().Column(image)
-		var ok bool
-		if s.image, s.imagePath, ok = bytesAndPath(column); !ok {
-			return fileError(s.name, fmt.Errorf("%w: %q is no image column here", ErrColumn, image))
-		}
-		if label == "" {
-			continue
-		}
-		column = s.pq.Root().Column(label)
-		if column == nil || !column.Leaf() {
-			return fileError(s.name, fmt.Errorf("%w: %q is no label column here", ErrColumn, label))
-		}
-		s.labelColumn = int(column.Index())
-		s.decodeLabel = func(v parquet.Value) (int, error) {
-			n := v.Int64()
-			if n < -1 || n >= int64(len(names)) {
-				return 0, damaged("label %d is outside the %d classes", n, len(names))
-			}
-			return int(n), nil
-		}
-	}
-	return nil
+// column is what choosing among columns needs to know about one.
+type column struct {
+	name  string
+	kind  string   // the declared feature: "Image", "ClassLabel", another, or "" where none is declared
+	names []string // of a ClassLabel
+
+	holdsImages bool // its storage can be read as images
+	holdsLabels bool // its storage can be read as labels
+	imageLike   bool // a struct with bytes, which nothing but an image has
 }
 
-func chooseImage(s *parquetShard, declared features, asked string) (string, error) {
-	return chooseColumn(s, declared, asked, "image", "Image")
-}
+const (
+	imageKind      = "Image"
+	classLabelKind = "ClassLabel"
+)
 
-func chooseLabel(s *parquetShard, declared features, opts Options) (string, []string, error) {
-	column, err := chooseColumn(s, declared, opts.LabelColumn, "label", "ClassLabel")
-	if err != nil {
-		return "", nil, err
-	}
-	f, _ := declared.find(column)
-	return column, f.names, nil
-}
-
-func chooseColumn(s *parquetShard, declared features, asked, role, kind string) (string, error) {
+// chooseImage picks the image column: the one asked for, else the only one of type Image, else, where no types are
+// declared, the only one that looks like it.
+func chooseImage(columns []column, asked string) (column, error) {
 	if asked != "" {
-		for _, c := range s.columns() {
-			if c == asked {
-				return c, nil
+		c, err := askedColumn(columns, asked)
+		if err == nil && !c.holdsImages {
+			err = fmt.Errorf("%w: %q holds no images (there is: %s)", ErrColumn, asked, columnNames(columns, nil))
+		}
+		return c, err
+	}
+	return onlyColumn(columns, "image",
+		func(c column) bool { return c.kind == imageKind && c.holdsImages },
+		func(c column) bool { return c.imageLike },
+	)
+}
+
+// chooseLabel picks the label column: the one asked for, else the only one of type ClassLabel, else the only one called
+// label or labels. An unlabelled data set gives a column without a name if that is permitted.
+func chooseLabel(columns []column, opts Options) (column, error) {
+	if asked := opts.LabelColumn; asked != "" {
+		c, err := askedColumn(columns, asked)
+		if err == nil && !c.holdsLabels {
+			err = fmt.Errorf("%w: %q holds no labels (there is: %s)", ErrColumn, asked, columnNames(columns, nil))
+		}
+		return c, err
+	}
+	conventional := func(c column) bool { return (c.name == "label" || c.name == "labels") && c.holdsLabels }
+	declared := func(c column) bool { return c.kind == classLabelKind && c.holdsLabels }
+	if opts.Unlabelled && !slices.ContainsFunc(columns, declared) && !slices.ContainsFunc(columns, conventional) {
+		return column{}, nil
+	}
+	return onlyColumn(columns, "label", declared, conventional)
+}
+
+func askedColumn(columns []column, asked string) (column, error) {
+	for _, c := range columns {
+		if c.name == asked {
+			return c, nil
+		}
+	}
+	var names []string
+	for _, c := range columns {
+		names = append(names, c.name)
+	}
+	return column{}, notFound(ErrColumn, asked, names)
+}
+
+// onlyColumn returns the column that meets the first condition which any column meets.
+func onlyColumn(columns []column, role string, conditions ...func(column) bool) (column, error) {
+	for _, fits := range conditions {
+		candidates := 0
+		var found column
+		for _, c := range columns {
+			if fits(c) {
+				candidates++
+				found = c
 			}
 		}
-		return "", notFound(ErrColumn, asked, s.columns())
-	}
-	var candidates []string
-	for _, c := range s.columns() {
-		if f, ok := declared.find(c); ok && f.kind == kind {
-			candidates = append(candidates, c)
+		switch {
+		case candidates == 1:
+			return found, nil
+		case candidates > 1:
+			return column{}, fmt.Errorf("%w: several columns could be the %s column; choose one of %s",
+				ErrColumn, role, columnNames(columns, fits))
 		}
 	}
-	if len(candidates) == 1 {
-		return candidates[0], nil
+	return column{}, fmt.Errorf("%w: none is recognised as the %s column; name one (there is: %s)",
+		ErrColumn, role, columnNames(columns, nil))
+}
+
+func columnNames(columns []column, fits func(column) bool) string {
+	var names []string
+	for _, c := range columns {
+		if fits == nil || fits(c) {
+			names = append(names, c.name)
+		}
 	}
-	return "", fmt.Errorf("%w: %d %s columns (%s) among %s", ErrColumn, len(candidates), role,
-		strings.Join(candidates, ", "), strings.Join(s.columns(), ", "))
+	return strings.Join(names, ", ")
 }

@@ -13,7 +13,7 @@ package dataset
 import (
 	"errors"
 	"fmt"
-	"math"
+	"io"
 	"os"
 	"strings"
 	"sync"
@@ -33,12 +33,11 @@ type Options struct {
 
 // Dataset is an opened data set. It is safe for concurrent use and keeps its files open until Close.
 type Dataset struct {
-	dir    string
-	splits []split
-	shards []shard
-	names  []string
-	image  string
-	label  string
+	dir     string
+	splits  []split
+	shards  []shard
+	closers []io.Closer // archives, which several shards may share
+	names   []string
 }
 
 // split is a named run of whole shards.
@@ -114,11 +113,35 @@ func (d *Dataset) open(opts Options) error {
 		return err
 	}
 	keep(kind, splits)
+	declared := c.info(cfg, opts.Config)
 	switch kind {
 	case parquetKind:
-		return d.openParquet(files, splits, c.features(cfg.name), opts)
+		err = d.openParquet(files, splits, declared.features, opts)
+	case imageFolderKind:
+		err = d.openFolder(files, splits, cfg, opts)
+	default:
+		err = fmt.Errorf("%w: these are %s files; parquet files and folders of images are read", ErrUnsupported, kind)
 	}
-	return fmt.Errorf("%w: these are %s files; parquet files and folders of images are read", ErrUnsupported, kind)
+	if err != nil {
+		return err
+	}
+	return d.checkRows(declared.rows)
+}
+
+// checkRows compares the splits with the numbers of rows that the card declares, as datasets does: a shard that is
+// missing would otherwise go unnoticed.
+func (d *Dataset) checkRows(declared map[string]int) error {
+	for _, s := range d.Splits() {
+		if want, ok := declared[s.Name]; ok && want != s.Rows {
+			return damaged("split %q has %d rows, its card declares %d; fetch the missing files or correct dataset_info", s.Name, s.Rows, want)
+		}
+	}
+	for name := range declared {
+		if d.split(name) == nil {
+			return damaged("the card declares split %q, which has no files; fetch them or correct dataset_info", name)
+		}
+	}
+	return nil
 }
 
 // add appends a split made of the given shards.
@@ -136,6 +159,9 @@ func (d *Dataset) Close() error {
 	var errs []error
 	for _, s := range d.shards {
 		errs = append(errs, s.Close())
+	}
+	for _, c := range d.closers {
+		errs = append(errs, c.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -205,12 +231,7 @@ func (d *Dataset) appendRefs(refs []rowRef, s *split, from, to int) []rowRef {
 func (d *Dataset) load(s *split) error {
 	s.once.Do(func() {
 		for _, shard := range d.shards[s.first:s.after] {
-			if shard.rows() > math.MaxInt32 {
-				s.err = fileError(shard.path(), fmt.Errorf("%w: more than 2^31 rows in one file", ErrUnsupported))
-			} else {
-				s.err = shard.load()
-			}
-			if s.err != nil {
+			if s.err = shard.load(); s.err != nil {
 				return
 			}
 		}

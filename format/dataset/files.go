@@ -148,7 +148,8 @@ func hiddenParts(p string) int {
 }
 
 // findPatterns looks for splits in file and folder names: data/train-00000-of-00003.parquet first, then folders named
-// after a split, then files named after one; otherwise everything is train.
+// after a split, then files named after one; otherwise everything is train. (datasets 5.2 looks for *.eval, task.toml and
+// instruction.md before that, which mark logs and tasks of agents; here they are stray files.)
 func (t *tree) findPatterns() ([]splitPatterns, error) {
 	sharded, err := t.match("data/*" + shardTail)
 	if err != nil {
