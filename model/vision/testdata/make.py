@@ -16,7 +16,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageOps
 
 HERE = Path(__file__).parent
 
@@ -208,6 +208,164 @@ def jpeg_cases():
             yield f"jpeg/damaged{i}", bytes(data)
 
 
+def exif(orientation, order="MM", kind=3, before=()):
+    """An EXIF block with an Orientation tag of the given type (3 SHORT, 4 LONG, 1 BYTE), behind other tags."""
+    o = ">" if order == "MM" else "<"
+    tags = [(tag, 3, 1, struct.pack(o + "HH", 7, 0)) for tag in before]
+    value = {1: struct.pack(o + "Bxxx", orientation), 3: struct.pack(o + "HH", orientation, 0), 4: struct.pack(o + "I", orientation)}
+    tags.append((0x0112, kind, 1, value[kind]))
+    out = order.encode() + struct.pack(o + "HIH", 42, 8, len(tags))
+    for tag, kind, n, value in tags:
+        out += struct.pack(o + "HHI", tag, kind, n) + value
+    return b"Exif\0\0" + out + b"\0\0\0\0"
+
+
+def xmp(orientation, element=False):
+    tag = f"<tiff:Orientation>{orientation}</tiff:Orientation>" if element else ""
+    attribute = "" if element else f' tiff:Orientation="{orientation}"'
+    return (f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF><rdf:Description{attribute}>{tag}</rdf:Description></rdf:RDF></x:xmpmeta>').encode()
+
+
+def orientation_cases():
+    image = picture(23, 14, 9)
+    for i in range(10):
+        for order in ("MM", "II"):
+            yield f"orientation/jpeg{i}-{order}", encode(image, "JPEG", quality=90, exif=exif(i, order))
+    for i in range(1, 9):
+        yield f"orientation/jpeg{i}-xmp", encode(image, "JPEG", xmp=xmp(i))
+        yield f"orientation/png{i}", encode(image, "PNG", exif=exif(i))
+        yield f"orientation/webp{i}", encode(image, "WEBP", lossless=True, exif=exif(i))
+        yield f"orientation/tiff{i}", encode(image, "TIFF", tiffinfo={0x0112: i})
+    for kind in (1, 4):
+        yield f"orientation/jpeg-type{kind}", encode(image, "JPEG", exif=exif(6, "II", kind))
+        yield f"orientation/jpeg-type{kind}-big", encode(image, "JPEG", exif=exif(6, "MM", kind))
+    yield "orientation/jpeg-later-tag", encode(image, "JPEG", exif=exif(8, "II", 3, (0x0100, 0x0101, 0x010F)))
+    yield "orientation/jpeg-exif-and-xmp", encode(image, "JPEG", exif=exif(8), xmp=xmp(3))
+    yield "orientation/jpeg-xmp-element", encode(image, "JPEG", xmp=xmp(6, True))
+    yield "orientation/webp-xmp", encode(image, "WEBP", lossless=True, xmp=xmp(6))
+    yield "orientation/webp-lossy", encode(image, "WEBP", quality=80, exif=exif(5))
+    seg = jpeg_segments(encode(image, "JPEG"))
+    block = exif(6)
+    yield "orientation/jpeg-twice", jpeg_join([(0xE1, block), (0xE1, exif(3))] + seg)
+    yield "orientation/jpeg-short", jpeg_join([(0xE1, block[:-9])] + seg)
+    yield "orientation/jpeg-count0", jpeg_join([(0xE1, block[:18] + b"\0\0\0\0" + block[22:])] + seg)
+    yield "orientation/jpeg-no-tags", jpeg_join([(0xE1, b"Exif\0\0MM\0*\0\0\0\x08")] + seg)
+    yield "orientation/jpeg-far-tags", jpeg_join([(0xE1, b"Exif\0\0MM\0*\0\1\0\0")] + seg)
+    yield "orientation/jpeg-wrong-magic", jpeg_join([(0xE1, b"Exif\0\0XX" + block[8:])] + seg)
+    png = encode(image, "PNG")
+    chunk = lambda kind, body: struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    yield "orientation/png-last", png[:-12] + chunk(b"eXIf", block[6:]) + png[-12:]
+    yield "orientation/png-prefix", png[:-12] + chunk(b"eXIf", block) + png[-12:]
+    yield "orientation/png-xmp", png[:33] + chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp(6)) + png[33:]
+    yield "orientation/png-xmp-compressed", png[:33] + chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(xmp(6))) + png[33:]
+    raw = f"\nexif\n{len(block):8}\n{block.hex()}\n".encode()
+    yield "orientation/png-raw-profile", png[:33] + chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(raw)) + png[33:]
+    yield "orientation/png-raw-profile-text", png[:33] + chunk(b"tEXt", b"Raw profile type exif\0" + raw) + png[33:]
+
+
+def png_bytes(w, h, depth, colour, rows, palette=None, transparency=None, interlace=0):
+    """A PNG of any kind, from filter-less packed rows."""
+    chunk = lambda kind, body: struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    out = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", w, h, depth, colour, 0, 0, interlace))
+    if palette is not None:
+        out += chunk(b"PLTE", palette)
+    if transparency is not None:
+        out += chunk(b"tRNS", transparency)
+    return out + chunk(b"IDAT", zlib.compress(b"".join(b"\0" + r for r in rows), 9)) + chunk(b"IEND", b"")
+
+
+def png_cases():
+    rng = np.random.RandomState(11)
+    for w, h in [(1, 1), (3, 2), (13, 9), (32, 20)]:
+        for mode in ("1", "L", "P", "RGB", "LA", "RGBA"):
+            image = picture(w, h, 3)
+            if mode in ("LA", "RGBA"):
+                image = image.convert(mode)
+                image.putalpha(picture(w, h, 4, "L"))
+            yield f"png/{w}x{h}-{mode}", encode(image.convert(mode), "PNG")
+        for depth, colour, channels in [(1, 0, 1), (2, 0, 1), (4, 0, 1), (8, 0, 1), (16, 0, 1), (16, 2, 3), (16, 4, 2), (16, 6, 4),
+                                        (8, 2, 3), (1, 3, 1), (2, 3, 1), (4, 3, 1), (8, 3, 1)]:
+            size = -(-w * depth * channels // 8)
+            rows = [rng.bytes(size) for _ in range(h)]
+            palette = rng.bytes(3 << min(depth, 8)) if colour == 3 else None
+            yield f"png/{w}x{h}-depth{depth}-colour{colour}", png_bytes(w, h, depth, colour, rows, palette)
+            if colour in (0, 2, 3):
+                t = rng.bytes(1 << min(depth, 8)) if colour == 3 else (rows[0][:2 * channels] if depth == 16 else
+                    b"".join(b"\0" + bytes([v]) for v in rows[0][:channels]) if depth == 8 else b"\0\1" * channels)
+                yield f"png/{w}x{h}-depth{depth}-colour{colour}-transparent", png_bytes(w, h, depth, colour, rows, palette, t)
+    for values in ([0, 128, 255, 256, 257, 1000, 32768, 65535], [0, 10, 200, 255, 1, 2, 3, 4]):
+        rows = [struct.pack(">8H", *values)]
+        yield f"png/grey16-{values[4]}", png_bytes(8, 1, 16, 0, rows)
+    yield "png/short-palette", png_bytes(4, 1, 8, 3, [b"\0\1\2\3"], b"abcdefghi")
+    png = encode(picture(20, 20, 5), "PNG")
+    for cut in (1, 4, 12, 13, 20, 200, 700):
+        yield f"png/cut{cut}", png[:-cut]
+    yield "png/bad-crc", png[:60] + bytes([png[60] ^ 1]) + png[61:]
+    yield "png/animated", encode(picture(12, 10), "PNG", save_all=True, append_images=[picture(12, 10, 1), picture(12, 10, 2)])
+    big = png_bytes(20000, 20000, 1, 0, [b"\0"])
+    yield "png/bomb", big
+
+
+def other_cases():
+    for w, h in [(1, 1), (3, 5), (16, 9), (33, 31)]:
+        for mode in ("1", "L", "P", "RGB", "RGBA"):
+            image = picture(w, h, 6).convert(mode)
+            if mode == "RGBA":
+                image.putalpha(picture(w, h, 7, "L"))
+            yield f"bmp/{w}x{h}-{mode}", encode(image, "BMP")
+        for mode in ("1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "I;16"):
+            image = picture(w, h, 8).convert("L" if mode == "I;16" else mode)
+            if mode == "I;16":
+                image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
+            if mode in ("RGBA", "LA"):
+                image.putalpha(picture(w, h, 7, "L"))
+            for compression in (None, "tiff_lzw", "tiff_adobe_deflate", "packbits"):
+                if compression is None or w == 16:
+                    yield f"tiff/{w}x{h}-{mode.replace(';', '')}-{compression or 'raw'}", encode(image, "TIFF", compression=compression)
+        for mode in ("L", "P", "RGB"):
+            yield f"gif/{w}x{h}-{mode}", encode(picture(w, h, 6).convert(mode), "GIF")
+        yield f"gif/{w}x{h}-interlaced", encode(picture(w, h, 6), "GIF", interlace=True)
+        yield f"gif/{w}x{h}-transparent", encode(picture(w, h, 6).convert("P"), "GIF", transparency=3)
+        yield f"gif/{w}x{h}-animated", encode(picture(w, h, 6), "GIF", save_all=True, append_images=[picture(w, h, 7), picture(w, h, 8)], duration=50)
+    small = encode(picture(6, 5, 2).convert("P"), "GIF")
+    at = small.index(b"\x2c\0\0\0\0")
+    for x, y, transparency in [(2, 3, None), (2, 3, 5), (0, 0, 5)]:
+        control = b"" if transparency is None else b"\x21\xf9\4\1\0\0" + bytes([transparency]) + b"\0"
+        yield (f"gif/offset{x}-{y}-{transparency}", small[:6] + struct.pack("<HH", 11, 9) + small[10:at].replace(b"\x21\xf9", b"\x21\xf9") +
+               control + b"\x2c" + struct.pack("<HH", x, y) + small[at + 5:])
+    yield "gif/screen-too-small", small[:6] + struct.pack("<HH", 3, 3) + small[10:]
+    for cut in (1, 2, 5, 20):
+        yield f"gif/cut{cut}", small[:-cut]
+        yield f"bmp/cut{cut}", encode(picture(6, 5), "BMP")[:-cut]
+        yield f"tiff/cut{cut}", encode(picture(6, 5), "TIFF")[:-cut]
+        yield f"webp/cut{cut}", encode(picture(6, 5), "WEBP")[:-cut]
+        yield f"webp/cut{cut}-lossless", encode(picture(6, 5), "WEBP", lossless=True)[:-cut]
+
+
+def webp_cases():
+    for w, h in [(1, 1), (2, 2), (3, 3), (1, 8), (8, 1), (4, 5), (15, 16), (16, 15), (17, 17), (33, 31), (64, 40)]:
+        for q in (5, 50, 90):
+            yield f"webp/{w}x{h}-q{q}", encode(picture(w, h, q), "WEBP", quality=q)
+        alpha = picture(w, h, 1).convert("RGBA")
+        alpha.putalpha(picture(w, h, 2, "L"))
+        yield f"webp/{w}x{h}-alpha", encode(alpha, "WEBP", quality=80)
+        yield f"webp/{w}x{h}-lossless", encode(picture(w, h, 3), "WEBP", lossless=True)
+        yield f"webp/{w}x{h}-lossless-alpha", encode(alpha, "WEBP", lossless=True, exact=True)
+    for lossless in (False, True):
+        end = "-lossless" if lossless else ""
+        frames = [picture(24, 18, i) for i in range(3)]
+        yield f"webp/animated{end}", encode(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=lossless)
+        frames = [f.convert("RGBA") for f in frames]
+        for i, f in enumerate(frames):
+            f.putalpha(picture(24, 18, 5 + i, "L").point(lambda v: 255 * (v > 100)))
+        yield f"webp/animated-alpha{end}", encode(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=lossless)
+        # The first frame covers only a part of the canvas.
+        corner = Image.new("RGBA", (24, 18))
+        corner.paste(picture(7, 6, 1), (10, 8))
+        yield f"webp/animated-corner{end}", encode(corner, "WEBP", save_all=True, append_images=frames, lossless=lossless)
+    yield "webp/icc", encode(picture(9, 9), "WEBP", quality=60, icc_profile=b"not a profile")
+
+
 def read(data):
     with Image.open(io.BytesIO(data)) as image:
         return ImageOps.exif_transpose(image).convert("RGB")
@@ -224,7 +382,7 @@ def golden(data):
 def write_images():
     table = {}
     with zipfile.ZipFile(HERE / "images.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for name, data in list(jpeg_cases()):
+        for name, data in [case for f in (jpeg_cases, orientation_cases, png_cases, other_cases, webp_cases) for case in f()]:
             assert name not in table, name
             archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
             table[name] = golden(data)
