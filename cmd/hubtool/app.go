@@ -52,6 +52,7 @@ type command struct {
 func (e *env) commands() []command {
 	return []command{
 		{onHub, e.pullCommand()},
+		{onToken, e.serveCommand()},
 		{onHub, e.inspectCommand()},
 		{0, e.initCommand()},
 		{0, e.versionCommand()},

@@ -2,37 +2,107 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"net"
+	"net/http/httptest"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/hubtool/hubtool/hub/hubserve"
+	"github.com/hubtool/hubtool/hub/hubtest"
 )
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"hubtool": main})
 }
 
-// TestScripts runs the program as its users do. Nothing of the machine's own configuration is seen.
+const testToken = "hf_testtesttest"
+
+// TestScripts runs the program as its users do, each script beside a Hub of its own. Nothing of
+// the machine's own configuration is seen.
 func TestScripts(t *testing.T) {
-	testdata, err := filepath.Abs("../../testdata")
-	if err != nil {
-		t.Fatal(err)
-	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
-		Setup: func(env *testscript.Env) error {
-			env.Setenv("TESTDATA", testdata)
-			env.Setenv("HOME", env.WorkDir)
-			env.Setenv("HF_HOME", env.WorkDir+"/hf")
-			env.Setenv("HF_ENDPOINT", "http://127.0.0.1:9") // nobody answers there
-			return nil
+		Setup:               setUp,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"fails": fails, "requests": requests, "fault": fault, "waitfor": waitFor,
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"fails": fails},
 	})
+}
+
+type hubKey struct{}
+
+// setUp starts the Hub: a model and an adapter for it, a data set, a private and a gated
+// repository.
+func setUp(env *testscript.Env) error {
+	testdata, err := filepath.Abs("../../testdata")
+	if err != nil {
+		return err
+	}
+	h := hubtest.New(hubtest.WithToken(testToken))
+	for _, r := range []struct{ kind, id, dir string }{
+		{"model", "acme/vit", "golden/bases/vit-sharded"},
+		{"model", "acme/lora", "golden/lora/sharded"},
+		{"dataset", "acme/digits", "digits"},
+		{"model", "acme/private", "golden/lora/classifier"},
+		{"model", "acme/gated", "golden/lora/classifier"},
+	} {
+		files, err := readFolder(filepath.Join(testdata, r.dir))
+		if err != nil {
+			return err
+		}
+		commit, err := h.Commit(r.kind, r.id, "main", "first", files)
+		if err != nil {
+			return err
+		}
+		env.Setenv(strings.ToUpper(filepath.Base(r.id))+"_COMMIT", commit)
+	}
+	if err := errors.Join(
+		h.SetAccess("model", "acme/private", hubserve.Access{Private: true}),
+		h.SetAccess("model", "acme/gated", hubserve.Access{Gated: "manual"}),
+	); err != nil {
+		return err
+	}
+	srv := httptest.NewServer(h)
+	env.Defer(srv.Close)
+	env.Values[hubKey{}] = h
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer free.Close()
+	for name, value := range map[string]string{
+		"TESTDATA": testdata, "HOME": env.WorkDir, "HF_HOME": filepath.Join(env.WorkDir, "hf"), "HF_ENDPOINT": srv.URL,
+		"TOKEN": testToken, "FREE_ADDR": free.Addr().String(),
+	} {
+		env.Setenv(name, value)
+	}
+	return nil
+}
+
+func readFolder(dir string) (map[string][]byte, error) {
+	files := map[string][]byte{}
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		name, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err
+		}
+		files[filepath.ToSlash(name)], err = os.ReadFile(path)
+		return err
+	})
+	return files, err
 }
 
 // fails runs a command that must end with the exit code given first: fails 2 hubtool pull
@@ -45,11 +115,64 @@ func fails(ts *testscript.TestScript, neg bool, args []string) {
 	err = ts.Exec(args[1], args[2:]...)
 	var exit *exec.ExitError
 	switch {
-	case err == nil && want != 0:
+	case err == nil:
 		ts.Fatalf("exit code 0, want %d", want)
-	case errors.As(err, &exit) && exit.ExitCode() != want:
-		ts.Fatalf("exit code %d, want %d", exit.ExitCode(), want)
-	case err != nil && exit == nil:
+	case !errors.As(err, &exit):
 		ts.Fatalf("%v", err)
+	case exit.ExitCode() != want:
+		ts.Fatalf("exit code %d, want %d", exit.ExitCode(), want)
 	}
+}
+
+// requests checks how many requests with a text in their path the Hub had: requests 0 /resolve/
+// It forgets them and all faults.
+func requests(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: [!] requests N PATH")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	h := ts.Value(hubKey{}).(*hubtest.Hub)
+	if got := h.Count("", args[1]); (got == want) == neg {
+		var paths []string
+		for _, r := range h.Requests() {
+			paths = append(paths, r.Method+" "+r.Path)
+		}
+		ts.Fatalf("%d requests with %q:\n%s", got, args[1], strings.Join(paths, "\n"))
+	}
+	h.Forget()
+}
+
+// fault makes the Hub answer requests with a text in their path with a status: fault 503 /api/
+// or cut their bodies after some bytes: fault cut 100 /resolve/
+func fault(ts *testscript.TestScript, neg bool, args []string) {
+	f := hubtest.Fault{}
+	switch {
+	case len(args) == 3 && args[0] == "cut":
+		n, err := strconv.Atoi(args[1])
+		ts.Check(err)
+		f.Path, f.Do = args[2], hubtest.Cut(n)
+	case len(args) == 2:
+		status, err := strconv.Atoi(args[0])
+		ts.Check(err)
+		f.Path, f.Do = args[1], hubtest.Status(status)
+	default:
+		ts.Fatalf("usage: fault STATUS PATH, or fault cut N PATH")
+	}
+	ts.Value(hubKey{}).(*hubtest.Hub).Inject(f)
+}
+
+// waitFor waits until an address accepts connections.
+func waitFor(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: waitfor HOST:PORT")
+	}
+	for range 200 {
+		if conn, err := net.Dial("tcp", args[0]); err == nil {
+			ts.Check(conn.Close())
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	ts.Fatalf("%s", fmt.Sprintf("nobody listens on %s", args[0]))
 }
