@@ -212,9 +212,6 @@ func (r *run) restore(dir string) error {
 	}
 	r.state.GlobalStep, r.optimizer.step = c.Step, c.Step
 	r.passed, r.batch = c.Passed, c.Batch
-	if r.batch == r.Train.Batches() {
-		r.passed, r.batch = r.passed+1, 0
-	}
 	r.stepped = r.batch
 	r.lossSum, r.lossSteps, r.allLoss = c.LossSum, c.LossSteps, c.AllLoss
 	r.sinceEval, r.evalSteps, r.worse, r.epochs = c.SinceEval, c.EvalSteps, c.Worse, c.Epochs

@@ -97,6 +97,12 @@ func Run(ctx context.Context, job Job) (*Result, error) {
 		if err := r.restore(job.Resume); err != nil {
 			return nil, err
 		}
+		// An interrupt may have come between a step and the evaluation after it.
+		if r.evaluates() && (len(r.epochs) == 0 || r.epochs[len(r.epochs)-1].Step != r.state.GlobalStep) {
+			if err := r.between(ctx); err != nil {
+				return nil, err
+			}
+		}
 	}
 	start := time.Now()
 	for r.state.GlobalStep < r.steps && !r.stopped {
@@ -254,25 +260,29 @@ func (r *run) step(loss float64, images int) error {
 	return nil
 }
 
+// due tells whether something is to be done after the present step.
+func (r *run) due(strategy string, every int) bool {
+	switch strategy {
+	case "steps":
+		return r.state.GlobalStep%every == 0
+	case "epoch":
+		return r.batch == r.Train.Batches() || r.state.GlobalStep == r.steps
+	}
+	return false
+}
+
+func (r *run) evaluates() bool {
+	return r.Eval != nil && r.due(r.Config.EvalStrategy, r.Config.EvalSteps)
+}
+
 // between evaluates and saves where the strategies say so.
 func (r *run) between(ctx context.Context) error {
-	due := func(strategy string, every int) bool {
-		switch strategy {
-		case "steps":
-			return r.state.GlobalStep%every == 0
-		case "epoch":
-			return r.batch == r.Train.Batches() || r.state.GlobalStep == r.steps
-		}
-		return false
-	}
-	evaluate := r.Eval != nil && due(r.Config.EvalStrategy, r.Config.EvalSteps)
-	save := r.Config.OutputDir != "" && due(r.Config.SaveStrategy, r.Config.SaveSteps)
-	if evaluate {
+	if r.evaluates() {
 		if err := r.evaluate(ctx); err != nil {
 			return r.interrupted(ctx, err)
 		}
 	}
-	if save {
+	if r.Config.OutputDir != "" && r.due(r.Config.SaveStrategy, r.Config.SaveSteps) {
 		return r.save(ctx)
 	}
 	return nil

@@ -96,7 +96,7 @@ func LayerNorm(t *Tape, x, gamma, beta *Node, eps float64) *Node {
 	mean := func(n *Node) *Node { return MulScalar(ReduceAndKeep(n, ReduceSum, -1), 1/features) }
 	normalise := func() (xhat, rstd *Node) {
 		centred := Sub(x, mean(x))
-		rstd = Rsqrt(AddScalar(mean(Square(centred)), eps))
+		rstd = Inverse(Sqrt(AddScalar(mean(Square(centred)), eps))) // Rsqrt has no gradient in GoMLX
 		return Mul(centred, rstd), rstd
 	}
 	y, fused := fusedOr(

@@ -63,6 +63,7 @@ def make(root: pathlib.Path, name: str) -> None:
     base = adapters.CASES[adapter][0]
     model = PeftModel.from_pretrained(adapters.open_base(root, base), root / adapter, is_trainable=True)
     data = common.load(root / "training" / "batch.safetensors")
+    pixels = (data["images"].permute(0, 3, 1, 2) / 255 - 0.5) / 0.5  # ToTensor and Normalize
     folder = root / "training" / name
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -71,7 +72,7 @@ def make(root: pathlib.Path, name: str) -> None:
             report_to="none", remove_unused_columns=False, label_names=["labels"], disable_tqdm=True, use_cpu=True,
             **{key: value for key, value in settings.items() if key != "images"},
         )  # fmt: skip
-        trainer = Trainer(model=model, args=arguments, train_dataset=Rows(data["pixel_values"][:images], data["labels"][:images]))
+        trainer = Trainer(model=model, args=arguments, train_dataset=Rows(pixels[:images], data["labels"][:images]))
         trainer.remove_callback(transformers.PrinterCallback)
         if name.endswith("budget"):
             trainer.add_callback(Budget(model))
@@ -84,9 +85,9 @@ def make(root: pathlib.Path, name: str) -> None:
 
 
 def write(root: pathlib.Path) -> None:
-    images = 18
-    pixels = common.uniform("training", (images, 3, 16, 16), -1, 1)
-    labels = torch.tensor([(3 * i + i // 4) % len(bases.LABELS) for i in range(images)])
-    common.save(root / "training" / "batch.safetensors", pixel_values=pixels, labels=labels)
+    count = 18
+    images = common.uniform("training", (count, 16, 16, 3), 0, 256).to(torch.uint8)
+    labels = torch.tensor([(3 * i + i // 4) % len(bases.LABELS) for i in range(count)])
+    common.save(root / "training" / "batch.safetensors", images=images, labels=labels)
     for name in CASES:
         make(root, name)

@@ -1,0 +1,352 @@
+package train_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"image"
+	"image/color"
+	"image/png"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/hubtool/hubtool/adapters"
+	"github.com/hubtool/hubtool/adapters/train"
+	"github.com/hubtool/hubtool/format"
+	"github.com/hubtool/hubtool/format/dataset"
+	"github.com/hubtool/hubtool/model"
+	"github.com/hubtool/hubtool/model/engine"
+	"github.com/hubtool/hubtool/model/vision"
+)
+
+const golden = "../../testdata/golden"
+
+var half = [3]float32{0.5, 0.5, 0.5}
+
+// engines runs a test on the Go engine, and on XLA where HUBTOOL_TEST_XLA names a plugin.
+func engines(t *testing.T, test func(t *testing.T, e *engine.Engine)) {
+	specs := []string{"go"}
+	if plugin := os.Getenv("HUBTOOL_TEST_XLA"); plugin != "" {
+		specs = append(specs, "xla:"+plugin)
+	}
+	for _, spec := range specs {
+		e, err := engine.Open(spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name, _, _ := strings.Cut(spec, ":")
+		t.Run(name, func(t *testing.T) { test(t, e) })
+	}
+}
+
+// rows are images in memory.
+type rows []dataset.Row
+
+func (r rows) Len() int                      { return len(r) }
+func (r rows) At(i int) (dataset.Row, error) { return r[i], nil }
+
+// images are the first n of the golden training batch.
+func images(t *testing.T, n int) rows {
+	t.Helper()
+	ck, err := format.Open(filepath.Join(golden, "training", "batch.safetensors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ck.Close()
+	read := func(name string) ([]byte, []int) {
+		tensor, ok := ck.Tensor(name)
+		if !ok {
+			t.Fatalf("no %q in the golden batch", name)
+		}
+		b, err := tensor.Bytes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b, tensor.Info().Shape
+	}
+	pixels, shape := read("images")
+	labels, _ := read("labels")
+	h, w := shape[1], shape[2]
+	var list rows
+	for i := range n {
+		img := image.NewNRGBA(image.Rect(0, 0, w, h))
+		for j := range h * w {
+			p := pixels[(i*h*w+j)*3:]
+			img.SetNRGBA(j%w, j/w, color.NRGBA{p[0], p[1], p[2], 255})
+		}
+		var b bytes.Buffer
+		if err := png.Encode(&b, img); err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, dataset.Row{Image: b.Bytes(), Label: int(labels[8*i])})
+	}
+	return list
+}
+
+func pipeline(t *testing.T, spec ...any) *vision.Pipeline {
+	t.Helper()
+	p, err := vision.ParsePipeline(append(spec, "ToTensor", "Normalize"), vision.Defaults{Mean: half, Std: half, Size: 16})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// job trains the adapter in dir (under golden) on its base, in order and without random transforms.
+func job(t *testing.T, e *engine.Engine, adapter string, n int) train.Job {
+	t.Helper()
+	dir := filepath.Join(golden, "bases", "vit")
+	ck, err := format.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ck.Close()
+	cfg, err := format.ReadModelConfig(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := model.New(cfg, len(cfg.Labels()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, _, err := model.Load(e.Backend, ck, m, model.LoadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := adapters.Load(filepath.Join(golden, adapter), train.Base(m, w))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := train.DefaultConfig()
+	c.EvalStrategy, c.SaveStrategy, c.LoggingSteps, c.LearningRate = "no", "no", 1, 5e-3
+	return train.Job{Model: m, Weights: w, Adapter: a, Norm: model.Normalization{Mean: half, Std: half}, Labels: cfg.Labels(), Config: c,
+		Train: &train.Loader{Source: images(t, n), Pipeline: pipeline(t, map[string]any{"Resize": []any{16, 16}}), Classes: 5}}
+}
+
+// run sets the loaders' batch sizes from the config and trains.
+func run(t *testing.T, j train.Job) *train.Result {
+	t.Helper()
+	result, err := tryRun(context.Background(), j)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return result
+}
+
+func tryRun(ctx context.Context, j train.Job) (*train.Result, error) {
+	j.Train.Batch, j.Train.Seed = j.Config.PerDeviceTrainBatchSize, j.Config.Seed
+	if j.Eval != nil {
+		j.Eval.Batch = j.Config.PerDeviceEvalBatchSize
+	}
+	return train.Run(ctx, j)
+}
+
+// Losses, gradient norms, rates and the trained tensors are those of transformers' Trainer with PEFT.
+func TestTrainsLikeTrainer(t *testing.T) {
+	cases := []string{"one-step", "one-step-decay", "accumulate", "accumulate-decay-cosine", "tight-clip", "bias-lora-only-decay", "lora-bias", "rslora"}
+	engines(t, func(t *testing.T, e *engine.Engine) {
+		for _, name := range cases {
+			t.Run(name, func(t *testing.T) {
+				dir := filepath.Join(golden, "training", name)
+				text, err := os.ReadFile(filepath.Join(dir, "case.json"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				var c struct {
+					Adapter string           `json:"adapter"`
+					Images  int              `json:"images"`
+					Log     []train.LogEntry `json:"log"`
+				}
+				if err := json.Unmarshal(text, &c); err != nil {
+					t.Fatal(err)
+				}
+				j := job(t, e, c.Adapter, c.Images)
+				if err := json.Unmarshal(text, &j.Config); err != nil { // settings have the names of TrainingArguments
+					t.Fatal(err)
+				}
+				result := run(t, j)
+
+				log := result.State.LogHistory[:len(result.State.LogHistory)-1] // less the summary
+				if len(log) != len(c.Log) {
+					t.Fatalf("%d log entries, want %d", len(log), len(c.Log))
+				}
+				for i, want := range c.Log {
+					got := log[i]
+					if !near(*got.Loss, *want.Loss, 1e-4) || !near(*got.GradNorm, *want.GradNorm, 1e-3) || !near(*got.LearningRate, *want.LearningRate, 1e-12) ||
+						got.Step != want.Step || !near(got.Epoch, want.Epoch, 1e-9) {
+						t.Errorf("step %d: loss %v, norm %v, rate %v, epoch %v; want %v, %v, %v, %v", got.Step, *got.Loss, *got.GradNorm,
+							*got.LearningRate, got.Epoch, *want.Loss, *want.GradNorm, *want.LearningRate, want.Epoch)
+					}
+				}
+				trained, err := adapters.Load(dir, train.Base(j.Model, j.Weights))
+				if err != nil {
+					t.Fatal(err)
+				}
+				// Adam divides by the gradient's size, so that rounding grows where gradients are near
+				// zero; a step is at most the rate, 5e-3.
+				worst := 0.0
+				for i, p := range trained.Params() {
+					for k, want := range p.Values {
+						worst = max(worst, math.Abs(float64(j.Adapter.Params()[i].Values[k]-want)))
+					}
+				}
+				if worst > 1e-5 {
+					t.Errorf("a parameter differs by %.2g", worst)
+				}
+			})
+		}
+	})
+}
+
+func near(a, b, delta float64) bool { return math.Abs(a-b) <= delta }
+
+// random is a run in which everything random takes part: order, transforms, dropout.
+func random(t *testing.T, e *engine.Engine, dir string) train.Job {
+	j := job(t, e, "lora/dropout", 18)
+	j.Train.Shuffle = true
+	j.Train.Pipeline = pipeline(t, map[string]any{"RandomResizedCrop": 16}, "RandomHorizontalFlip")
+	j.Eval = &train.Loader{Source: images(t, 18), Pipeline: pipeline(t, map[string]any{"Resize": []any{16, 16}}), Classes: 5}
+	j.Config.OutputDir, j.Config.SaveStrategy, j.Config.EvalStrategy = dir, "epoch", "epoch"
+	j.Config.PerDeviceTrainBatchSize, j.Config.GradientAccumulationSteps = 4, 2
+	return j
+}
+
+func adapterBytes(t *testing.T, dir string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(dir, adapters.File))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// The same seed gives the same bytes, whatever the number of workers and cores; another does not.
+func TestSameSeedSameBytes(t *testing.T) {
+	engines(t, func(t *testing.T, e *engine.Engine) {
+		trained := func(workers, cores int, seed uint64) []byte {
+			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(cores))
+			dir := t.TempDir()
+			j := random(t, e, dir)
+			j.Train.Workers, j.Config.Seed = workers, seed
+			run(t, j)
+			return adapterBytes(t, filepath.Join(dir, "checkpoint-9"))
+		}
+		want := trained(1, 1, 42)
+		for _, n := range []int{2, 7} {
+			if !bytes.Equal(trained(n, n, 42), want) {
+				t.Errorf("%d workers and cores train another adapter", n)
+			}
+		}
+		if bytes.Equal(trained(1, 1, 43), want) {
+			t.Error("another seed trains the same adapter")
+		}
+	})
+}
+
+// A run that was interrupted at any step and resumed ends with the bytes of one that was not.
+func TestResumeIsExact(t *testing.T) {
+	e, err := engine.Open("go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := t.TempDir()
+	j := random(t, e, whole)
+	want := run(t, j)
+	for stop := 1; stop < 9; stop++ {
+		dir := t.TempDir()
+		ctx, cancel := context.WithCancel(context.Background())
+		j := random(t, e, dir)
+		j.Report = func(e train.Event) {
+			if e.Log != nil && e.Log.Loss != nil && e.Step == stop {
+				cancel()
+			}
+		}
+		if _, err := tryRun(ctx, j); !errors.Is(err, context.Canceled) {
+			t.Fatalf("stopped at step %d: %v", stop, err)
+		}
+		saved, err := train.Checkpoints(dir)
+		if err != nil || len(saved) == 0 || filepath.Base(saved[len(saved)-1]) != "checkpoint-"+string(rune('0'+stop)) {
+			t.Fatalf("stopped at step %d: checkpoints %q, %v", stop, saved, err)
+		}
+		j = random(t, e, dir)
+		j.Resume = saved[len(saved)-1]
+		got := run(t, j)
+		if !bytes.Equal(adapterBytes(t, filepath.Join(dir, "checkpoint-9")), adapterBytes(t, filepath.Join(whole, "checkpoint-9"))) {
+			t.Errorf("stopped at step %d: another adapter", stop)
+		}
+		if len(got.Epochs) != len(want.Epochs) || got.Epochs[2].EvalLoss != want.Epochs[2].EvalLoss || got.Best.Step != want.Best.Step {
+			t.Errorf("stopped at step %d: %+v, want %+v", stop, got.Epochs, want.Epochs)
+		}
+		if len(got.State.LogHistory) != len(want.State.LogHistory) {
+			t.Errorf("stopped at step %d: %d log entries, want %d", stop, len(got.State.LogHistory), len(want.State.LogHistory))
+		}
+	}
+}
+
+func TestResumeRefusesOtherSettings(t *testing.T) {
+	e, err := engine.Open("go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	j := random(t, e, dir)
+	run(t, j)
+	j = random(t, e, dir)
+	j.Resume, j.Config.LearningRate = filepath.Join(dir, "checkpoint-3"), 1e-3
+	if _, err := tryRun(context.Background(), j); !errors.Is(err, adapters.ErrMismatch) {
+		t.Errorf("resuming with another rate: %v", err)
+	}
+}
+
+// The best evaluation's parameters are kept, and its checkpoint survives rotation.
+func TestKeepsTheBest(t *testing.T) {
+	e, err := engine.Open("go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	j := random(t, e, dir)
+	// A rate that spoils what the first steps learn.
+	j.Config.LearningRate, j.Config.NumTrainEpochs, j.Config.SaveTotalLimit = 0.2, 6, 1
+	j.Config.MetricForBestModel = "loss"
+	result := run(t, j)
+	best := slices.MinFunc(result.Epochs, func(a, b train.EpochResult) int {
+		if a.EvalLoss < b.EvalLoss {
+			return -1
+		}
+		return 1
+	})
+	if result.Best.Step != best.Step || best.Step == result.State.GlobalStep {
+		t.Fatalf("best is step %d, losses %+v", result.Best.Step, result.Epochs)
+	}
+	if result.Evaluation.Loss != best.EvalLoss {
+		t.Errorf("the adapter that is left has loss %v, want %v", result.Evaluation.Loss, best.EvalLoss)
+	}
+	saved, err := train.Checkpoints(dir)
+	if err != nil || len(saved) != 2 || saved[0] != result.Best.Checkpoint {
+		t.Errorf("checkpoints %q (%v), want the best %q and the newest", saved, err, result.Best.Checkpoint)
+	}
+}
+
+// An unreadable image ends a run with an error that names it.
+func TestDamagedImage(t *testing.T) {
+	e, err := engine.Open("go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := job(t, e, "lora/classifier", 4)
+	j.Train.Source.(rows)[2] = dataset.Row{Image: []byte("no image"), Path: "broken.jpg", Label: 1}
+	if _, err := tryRun(context.Background(), j); !errors.Is(err, dataset.ErrDamaged) || !strings.Contains(err.Error(), "broken.jpg") {
+		t.Errorf("%v, want ErrDamaged naming the image", err)
+	}
+	j.Train.Source.(rows)[2] = dataset.Row{Image: j.Train.Source.(rows)[0].Image, Label: 5}
+	if _, err := tryRun(context.Background(), j); !errors.Is(err, dataset.ErrDamaged) || !strings.Contains(err.Error(), "label is 5") {
+		t.Errorf("%v, want ErrDamaged naming the label", err)
+	}
+}
