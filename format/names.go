@@ -74,23 +74,27 @@ var spellings = map[string]spelling{
 // model types, are returned as they are. PEFT's "base_model.model." must have
 // been removed.
 func Canonical(modelType, name string) string {
-	sp, ok := spellings[modelType]
+	sp := spellings[modelType]
+	rest, ok := sp.inside(name)
 	if !ok {
-		return name
-	}
-	rest := strings.TrimPrefix(name, sp.prefix)
-	if root, _, _ := strings.Cut(rest, "."); !slices.Contains(sp.roots, root) {
 		return name
 	}
 	return sp.prefix + sp.rename(rest, 0)
 }
 
+// inside cuts the prefix, if there is one, from a name of the backbone.
+func (sp spelling) inside(name string) (rest string, ok bool) {
+	rest = strings.TrimPrefix(name, sp.prefix)
+	root, _, _ := strings.Cut(rest, ".")
+	return rest, slices.Contains(sp.roots, root)
+}
+
 // Spell returns the name of generation n for a canonical name, with the prefix
 // of the backbone. [BothNames] is taken for [Transformers5]; see [Names.Each].
 func Spell(modelType, canonical string, n Names) string {
-	sp, ok := spellings[modelType]
-	rest, inside := strings.CutPrefix(canonical, sp.prefix)
-	if !ok || !inside || n == Transformers4 {
+	sp := spellings[modelType]
+	rest, ok := sp.inside(canonical)
+	if !ok || n == Transformers4 {
 		return canonical
 	}
 	return sp.prefix + sp.rename(rest, 1)
@@ -99,15 +103,14 @@ func Spell(modelType, canonical string, n Names) string {
 // Spellings returns every name under which a file may hold what canonical
 // names: classic and new, each with and without the prefix, no name twice.
 func Spellings(modelType, canonical string) []string {
-	names := []string{canonical}
-	add := func(name string) {
-		if !slices.Contains(names, name) {
-			names = append(names, name)
-		}
+	sp := spellings[modelType]
+	rest, ok := sp.inside(canonical)
+	if !ok {
+		return []string{canonical}
 	}
-	add(Spell(modelType, canonical, Transformers5))
-	for _, name := range slices.Clone(names) {
-		add(strings.TrimPrefix(name, spellings[modelType].prefix))
+	names := []string{canonical, sp.prefix + sp.rename(rest, 1), rest, sp.rename(rest, 1)}
+	if names[0] == names[1] {
+		return []string{canonical, rest}
 	}
 	return names
 }
@@ -119,11 +122,14 @@ func (sp spelling) rename(name string, to int) string {
 		if !ok {
 			continue
 		}
-		number, part, _ := strings.Cut(rest, ".")
+		number, part, more := strings.Cut(rest, ".")
 		if strings.Trim(number, "0123456789") != "" || number == "" {
 			continue
 		}
-		return strings.TrimSuffix(sp.layer[to]+number+"."+sp.renamePart(part, to), ".")
+		if more {
+			part = "." + sp.renamePart(part, to)
+		}
+		return sp.layer[to] + number + part
 	}
 	return name
 }
