@@ -41,6 +41,7 @@ type Error struct {
 
 	kind, cause error
 	wait        time.Duration // that the server asked for; 0 if it did not
+	body        []byte
 }
 
 func (e *Error) Error() string {
@@ -101,7 +102,7 @@ func isDiskError(err error) bool {
 func responseError(req *http.Request, status int, h http.Header, body []byte) *Error {
 	e := &Error{
 		Method: req.Method, URL: redactURL(req.URL.String()), Status: status,
-		Code: h.Get("X-Error-Code"), Message: redact(serverMessage(h, body)),
+		Code: h.Get("X-Error-Code"), Message: redact(serverMessage(h, body)), body: body,
 	}
 	for _, name := range []string{"X-Request-Id", "X-Amzn-Trace-Id", "X-Amz-Cf-Id"} {
 		if e.RequestID = h.Get(name); e.RequestID != "" {

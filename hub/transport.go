@@ -49,7 +49,7 @@ func (c *Client) connect(base http.RoundTripper) {
 		SetRetryAfter(c.retryAfter)
 	c.head = newResty(g, func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }).
 		SetDoNotParseResponse(true)
-	c.body = newResty(g, checkRedirect).SetDoNotParseResponse(true)
+	c.body = newResty(g, checkRedirect).SetDoNotParseResponse(true).SetPreRequestHook(attach)
 }
 
 func newResty(rt http.RoundTripper, redirect resty.RedirectPolicyFunc) *resty.Client {

@@ -1,0 +1,290 @@
+package hub
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	commitFiles   = 100      // files of one commit that the Hub advises
+	commitBytes   = 50 << 20 // content inside one commit
+	commitTimeout = 5 * time.Minute
+	commitRetries = 3 // times that a moved branch is followed
+)
+
+// change is one line of a commit: a file to add, or the name of one to remove.
+type change struct {
+	upload *upload
+	remove string
+}
+
+func (ch change) name() string {
+	if ch.upload != nil {
+		return ch.upload.name
+	}
+	return ch.remove
+}
+
+// commitAll commits the changes, in several commits if they are very many. The
+// README goes with the last: a repository without one is recognisably unfinished.
+func (p *pushing) commitAll(ctx context.Context) error {
+	changes := make([]change, 0, len(p.uploads)+len(p.result.Deleted))
+	for _, name := range p.result.Deleted {
+		changes = append(changes, change{remove: name})
+	}
+	var card []change
+	for _, u := range p.uploads {
+		if u.name == "README.md" {
+			card = append(card, change{upload: u})
+			continue
+		}
+		changes = append(changes, change{upload: u})
+	}
+	groups := split(append(changes, card...))
+	for i := 0; i < len(groups); i++ {
+		title := p.title()
+		if len(groups) > 1 {
+			title += fmt.Sprintf(" (part %d of %d)", i+1, len(groups))
+		}
+		err := p.commitOne(ctx, title, groups[i])
+		if errors.Is(err, errTooLarge) && len(groups[i]) > 1 {
+			half := len(groups[i]) / 2
+			groups = slices.Replace(groups, i, i+1, groups[i][:half], groups[i][half:])
+			i--
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("committing: %w", err)
+		}
+	}
+	return nil
+}
+
+func (p *pushing) title() string {
+	if p.opts.Message != "" {
+		return p.opts.Message
+	}
+	if len(p.uploads) == 1 {
+		return "Upload " + p.uploads[0].name + " with hubtool"
+	}
+	return "Upload files with hubtool"
+}
+
+func split(changes []change) [][]change {
+	var groups [][]change
+	var size int64
+	for _, ch := range changes {
+		var n int64
+		if ch.upload != nil && !ch.upload.lfs {
+			n = ch.upload.size
+		}
+		last := len(groups) - 1
+		if last < 0 || len(groups[last]) == commitFiles || size+n > commitBytes {
+			groups, size, last = append(groups, nil), 0, last+1
+		}
+		groups[last] = append(groups[last], ch)
+		size += n
+	}
+	return groups
+}
+
+// commitOne sends one commit until it is certain to have happened or not.
+func (p *pushing) commitOne(ctx context.Context, title string, changes []change) error {
+	for attempt := 0; ; attempt++ {
+		body, err := p.commitBody(title, changes)
+		if err != nil {
+			return err
+		}
+		answer, err := p.postCommit(ctx, body)
+		if err == nil {
+			return p.committed(answer)
+		}
+		var e *Error
+		if !errors.As(err, &e) || ctx.Err() != nil || attempt >= commitRetries {
+			return err
+		}
+		refused := e.Status != 0 && e.Status < 500 && e.Status != http.StatusRequestTimeout
+		switch {
+		case e.Status == http.StatusTooManyRequests:
+		case e.Status == http.StatusPreconditionFailed, e.Status == http.StatusConflict:
+			landed, err := p.follow(ctx, changes)
+			if err != nil || landed {
+				return err
+			}
+		case refused:
+			return err
+		case p.opts.CreatePR:
+			return fmt.Errorf("%w; it is unknown whether the pull request was opened: look at %s/discussions before pushing again",
+				err, strings.TrimSuffix(p.commitURL(""), "/commit/"))
+		default:
+			p.c.log.Warn("no answer to the commit; looking whether it happened", "error", err)
+			landed, err := p.follow(ctx, changes)
+			if err != nil || landed {
+				return err
+			}
+		}
+		if err := sleep(ctx, p.c.retryPause(err, attempt)); err != nil {
+			return err
+		}
+	}
+}
+
+// commitBody writes the commit's lines. Content is read and checked again here: a
+// file that changed since it was hashed must not be sent as what it was.
+func (p *pushing) commitBody(title string, changes []change) ([]byte, error) {
+	type line struct {
+		Key   string `json:"key"`
+		Value any    `json:"value"`
+	}
+	header := map[string]string{"summary": title, "description": p.opts.Description}
+	if p.head != "" {
+		header["parentCommit"] = p.head
+	}
+	var buf bytes.Buffer
+	lines := []line{{"header", header}}
+	for _, ch := range changes {
+		switch u := ch.upload; {
+		case u == nil:
+			lines = append(lines, line{"deletedFile", map[string]string{"path": ch.remove}})
+		case u.lfs:
+			lines = append(lines, line{"lfsFile", map[string]any{"path": u.name, "algo": "sha256", "oid": u.sha256, "size": u.size}})
+		default:
+			data, err := os.ReadFile(u.local)
+			if err != nil {
+				return nil, err
+			}
+			h := newHash(u.git, int64(len(data)))
+			h.Write(data)
+			if fmt.Sprintf("%x", h.Sum(nil)) != u.git {
+				return nil, fmt.Errorf("%w: %q changed while it was being pushed; push again", ErrConflict, u.local)
+			}
+			lines = append(lines, line{"file", map[string]string{
+				"content": base64.StdEncoding.EncodeToString(data), "path": u.name, "encoding": "base64"}})
+			p.result.Sent += u.size
+		}
+	}
+	for _, l := range lines {
+		if err := jsonLine(&buf, l); err != nil {
+			return nil, err
+		}
+	}
+	return buf.Bytes(), nil
+}
+
+type commitAnswer struct {
+	URL         string `json:"commitUrl"`
+	OID         string `json:"commitOid"`
+	PullRequest string `json:"pullRequestUrl"`
+}
+
+// postCommit sends a commit once: whether to send it again is for commitOne.
+func (p *pushing) postCommit(ctx context.Context, body []byte) (*commitAnswer, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, commitTimeout, errIdle)
+	defer cancel()
+	address := p.c.apiURL(p.repo, "commit", p.repo.Revision) + p.prQuery()
+	resp, err := stream(ctx, p.c.body, http.MethodPost, address, map[string]string{"Content-Type": "application/x-ndjson"}, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode >= 300 {
+		return nil, p.c.failed(resp)
+	}
+	defer resp.Body.Close()
+	var answer commitAnswer
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+		return nil, requestError(http.MethodPost, address, err)
+	}
+	return &answer, nil
+}
+
+// committed takes the answer over; what follows builds on it.
+func (p *pushing) committed(a *commitAnswer) error {
+	p.result.OID, p.result.URL, p.head = a.OID, a.URL, a.OID
+	if p.result.URL == "" {
+		p.result.URL = p.commitURL(a.OID)
+	}
+	if !p.opts.CreatePR {
+		return nil
+	}
+	n, err := strconv.Atoi(path.Base(a.PullRequest))
+	if err != nil {
+		return fmt.Errorf("%w: the commit %s was made, but the server does not say on which pull request", ErrNetwork, a.OID)
+	}
+	p.result.PullRequest = a.PullRequest
+	p.opts.CreatePR = false // further parts go to the same one
+	p.repo.Revision = fmt.Sprintf("refs/pr/%d", n)
+	return nil
+}
+
+// follow looks where the branch is after a commit that was refused or not
+// answered. If the branch has our content, the commit has landed; if it has moved
+// without touching our files, the commit can be tried on top.
+func (p *pushing) follow(ctx context.Context, changes []change) (landed bool, err error) {
+	info, err := p.c.Info(ctx, p.repo)
+	if err != nil {
+		return false, err
+	}
+	if info.SHA == p.head {
+		return false, nil
+	}
+	before, err := p.contents(ctx, p.head, changes)
+	if err != nil {
+		return false, err
+	}
+	after, err := p.contents(ctx, info.SHA, changes)
+	if err != nil {
+		return false, err
+	}
+	landed = true
+	var touched []string
+	for _, ch := range changes {
+		want := ""
+		if u := ch.upload; u != nil {
+			want = u.git + u.sha256 // only one of them is set
+		}
+		if after[ch.name()] != want {
+			landed = false
+		}
+		if after[ch.name()] != before[ch.name()] {
+			touched = append(touched, fmt.Sprintf("%q", ch.name()))
+		}
+	}
+	if landed {
+		p.c.log.Info("the commit is there", "commit", info.SHA)
+		return true, p.committed(&commitAnswer{OID: info.SHA})
+	}
+	if len(touched) > 0 {
+		return false, fmt.Errorf("%w: somebody else changed %s meanwhile; pull, then push again", ErrConflict, strings.Join(touched, ", "))
+	}
+	p.head = info.SHA
+	return false, nil
+}
+
+// contents is what a commit has under the changes' names.
+func (p *pushing) contents(ctx context.Context, commit string, changes []change) (map[string]string, error) {
+	wanted := map[string]bool{}
+	for _, ch := range changes {
+		wanted[ch.name()] = true
+	}
+	out := map[string]string{}
+	for f, err := range p.c.Files(ctx, p.repo.at(commit)) {
+		if err != nil {
+			return nil, err
+		}
+		if wanted[f.Path] {
+			out[f.Path] = f.ETag()
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,358 @@
+package hub
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-resty/resty/v2"
+)
+
+const lfsType = "application/vnd.git-lfs+json"
+
+type lfsObject struct {
+	OID     string `json:"oid"`
+	Size    int64  `json:"size"`
+	Actions *struct {
+		Upload lfsAction  `json:"upload"`
+		Verify *lfsAction `json:"verify"`
+	} `json:"actions"`
+	Error *struct {
+		Code    int    `json:"code"`
+		Message string `json:"message"`
+	} `json:"error"`
+}
+
+type lfsAction struct {
+	Href   string                     `json:"href"`
+	Header map[string]json.RawMessage `json:"header"`
+}
+
+// header gives a value of Header, which servers write as a string or a number.
+func (a lfsAction) header(name string) string {
+	var s string
+	if json.Unmarshal(a.Header[name], &s) == nil {
+		return s
+	}
+	return string(a.Header[name])
+}
+
+// sendLFS brings the content of the LFS files to the server's store. What is there
+// already, from this or another push, is not sent.
+func (p *pushing) sendLFS(ctx context.Context) error {
+	var todo []*upload
+	seen := map[string]bool{}
+	for _, u := range p.uploads {
+		if u.lfs && !seen[u.sha256] {
+			seen[u.sha256] = true
+			todo = append(todo, u)
+		}
+	}
+	var sent atomic.Int64
+	for batch := range slices.Chunk(todo, preuploadBatch) {
+		objects, err := p.lfsBatch(ctx, batch)
+		if err != nil {
+			return err
+		}
+		err = p.c.each(ctx, len(batch), func(ctx context.Context, i int) error {
+			n, err := p.sendObject(ctx, batch[i], objects[batch[i].sha256])
+			sent.Add(n)
+			if err != nil {
+				return fmt.Errorf("uploading %q: %w", batch[i].name, err)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	p.result.Sent += sent.Load()
+	return nil
+}
+
+// lfsBatch asks where to put the content of files.
+func (p *pushing) lfsBatch(ctx context.Context, batch []*upload) (map[string]lfsObject, error) {
+	type object struct {
+		OID  string `json:"oid"`
+		Size int64  `json:"size"`
+	}
+	type ref struct {
+		Name string `json:"name"`
+	}
+	q := struct {
+		Operation string   `json:"operation"`
+		Transfers []string `json:"transfers"`
+		Objects   []object `json:"objects"`
+		HashAlgo  string   `json:"hash_algo"`
+		Ref       *ref     `json:"ref,omitempty"` // with it, the right to write to the branch is checked
+	}{"upload", []string{"basic", "multipart"}, nil, "sha256", nil}
+	if !p.opts.CreatePR {
+		q.Ref = &ref{p.repo.Revision}
+	}
+	for _, u := range batch {
+		q.Objects = append(q.Objects, object{u.sha256, u.size})
+	}
+	text, err := json.Marshal(q)
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		Objects []lfsObject `json:"objects"`
+	}
+	address := p.c.endpoint + "/" + p.repo.kind().prefix() + p.repo.ID + ".git/info/lfs/objects/batch"
+	r := p.c.api.R().SetContext(ctx).SetBody(text).SetHeader("Content-Type", lfsType).SetHeader("Accept", lfsType)
+	if _, err := p.c.send(r, http.MethodPost, address, &answer); err != nil {
+		return nil, fmt.Errorf("asking where to upload: %w", err)
+	}
+	objects := map[string]lfsObject{}
+	for _, o := range answer.Objects {
+		objects[o.OID] = o
+	}
+	var problems []error
+	for _, u := range batch {
+		o, ok := objects[u.sha256]
+		switch {
+		case !ok:
+			problems = append(problems, fmt.Errorf("%w: the server does not answer for %q", ErrNetwork, u.name))
+		case o.Error != nil:
+			problems = append(problems, fmt.Errorf("the server refuses %q: %s (%d)", u.name, o.Error.Message, o.Error.Code))
+		case o.Actions != nil && o.Actions.Upload.Href == "":
+			problems = append(problems, fmt.Errorf("%w: the server names no address for %q", ErrNetwork, u.name))
+		}
+	}
+	return objects, errors.Join(problems...)
+}
+
+// sendObject uploads one file's content and has the server verify it. An address
+// that has expired is asked for again.
+func (p *pushing) sendObject(ctx context.Context, u *upload, o lfsObject) (sent int64, err error) {
+	if o.Actions == nil {
+		p.c.report(Event{File: u.name, State: Skipped, Done: u.size, Total: u.size})
+		return 0, nil
+	}
+	for renewals := 0; ; renewals++ {
+		n, err := p.c.putObject(ctx, u, o.Actions.Upload)
+		sent += n
+		if err == nil {
+			break
+		}
+		var e *Error
+		if !errors.As(err, &e) || e.Status != http.StatusForbidden || renewals == 2 {
+			return sent, err
+		}
+		objects, err := p.lfsBatch(ctx, []*upload{u})
+		if err != nil {
+			return sent, err
+		}
+		if o = objects[u.sha256]; o.Actions == nil {
+			break
+		}
+	}
+	if o.Actions != nil && o.Actions.Verify != nil && o.Actions.Verify.Href != "" {
+		v := *o.Actions.Verify
+		r := p.c.api.R().SetContext(ctx).SetHeaders(v.plainHeaders()).SetHeader("Content-Type", lfsType).
+			SetBody([]byte(fmt.Sprintf(`{"oid":%q,"size":%d}`, u.sha256, u.size)))
+		if _, err := p.c.send(r, http.MethodPost, p.c.rewrite(v.Href), nil); err != nil {
+			return sent, fmt.Errorf("%w: the server did not receive what was sent: %w", ErrDamaged, err)
+		}
+	}
+	p.c.report(Event{File: u.name, State: Done, Done: u.size, Total: u.size})
+	return sent, nil
+}
+
+// plainHeaders are the headers to send along: all but those that describe parts.
+func (a lfsAction) plainHeaders() map[string]string {
+	h := map[string]string{}
+	for name := range a.Header {
+		if _, err := strconv.Atoi(name); err != nil && name != "chunk_size" {
+			h[name] = a.header(name)
+		}
+	}
+	return h
+}
+
+func (c *Client) putObject(ctx context.Context, u *upload, a lfsAction) (int64, error) {
+	tracker := &uploadProgress{c: c, u: u}
+	if _, parts := a.Header["chunk_size"]; parts {
+		return c.putParts(ctx, u, a, tracker)
+	}
+	_, err := c.put(ctx, u, a.Href, a.plainHeaders(), 0, u.size, tracker)
+	return tracker.sent.Load(), err
+}
+
+// putParts uploads the parts, several at a time, and then has them joined.
+func (c *Client) putParts(ctx context.Context, u *upload, a lfsAction, tracker *uploadProgress) (int64, error) {
+	type part struct {
+		number int
+		href   string
+		ETag   string
+	}
+	var parts []part
+	for name := range a.Header {
+		if n, err := strconv.Atoi(name); err == nil {
+			parts = append(parts, part{number: n, href: a.header(name)})
+		}
+	}
+	slices.SortFunc(parts, func(x, y part) int { return cmp.Compare(x.number, y.number) })
+	size, err := strconv.ParseInt(a.header("chunk_size"), 10, 64)
+	if err != nil || size <= 0 || int64(len(parts)) != (u.size+size-1)/size {
+		return 0, fmt.Errorf("%w: the server wants %d parts of %q bytes for a file of %d", ErrNetwork, len(parts), a.header("chunk_size"), u.size)
+	}
+	err = c.each(ctx, len(parts), func(ctx context.Context, i int) error {
+		from := int64(i) * size
+		h, err := c.put(ctx, u, parts[i].href, nil, from, min(size, u.size-from), tracker)
+		if err != nil {
+			return err
+		}
+		if parts[i].ETag = h.Get("ETag"); parts[i].ETag == "" {
+			return fmt.Errorf("%w: the server gave no ETag for part %d", ErrNetwork, parts[i].number)
+		}
+		return nil
+	})
+	if err != nil {
+		return tracker.sent.Load(), err
+	}
+	type done struct {
+		Number int    `json:"partNumber"`
+		ETag   string `json:"etag"`
+	}
+	q := struct {
+		OID   string `json:"oid"`
+		Parts []done `json:"parts"`
+	}{OID: u.sha256}
+	for _, pt := range parts {
+		q.Parts = append(q.Parts, done{pt.number, pt.ETag})
+	}
+	text, err := json.Marshal(q)
+	if err != nil {
+		return tracker.sent.Load(), err
+	}
+	r := c.api.R().SetContext(ctx).SetBody(text).SetHeader("Content-Type", lfsType).SetHeader("Accept", lfsType)
+	_, err = c.send(r, http.MethodPost, c.rewrite(a.Href), nil)
+	return tracker.sent.Load(), err
+}
+
+// put sends n bytes of a file from an offset, with retries, and returns the
+// answer's headers.
+func (c *Client) put(ctx context.Context, u *upload, href string, h map[string]string, from, n int64, tracker *uploadProgress) (http.Header, error) {
+	if err := c.acquire(ctx); err != nil {
+		return nil, err
+	}
+	defer c.release()
+	for attempt := 0; ; attempt++ {
+		answer, err := c.putOnce(ctx, u, c.rewrite(href), h, from, n, tracker)
+		if err == nil {
+			return answer, nil
+		}
+		if ctx.Err() != nil || !retryable(err) || attempt+1 >= c.maxAttempts(ctx) {
+			return nil, err
+		}
+		c.report(Event{File: u.name, State: Retrying, Total: u.size, Err: err})
+		if err := sleep(ctx, c.retryPause(err, attempt)); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// uploadPatience is how long a server may take nothing, or work on what it has.
+const uploadPatience = 5 * time.Minute
+
+func (c *Client) putOnce(ctx context.Context, u *upload, href string, h map[string]string, from, n int64, tracker *uploadProgress) (http.Header, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	timer := time.AfterFunc(uploadPatience, func() { cancel(errIdle) })
+	defer timer.Stop()
+	body, err := openSection(u.local, from, n, func(k int) {
+		timer.Reset(uploadPatience)
+		tracker.add(k)
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	resp, err := stream(context.WithValue(ctx, bodyKey{}, body), c.body, http.MethodPut, href, h, nil)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode >= 300 {
+		return nil, c.failed(resp)
+	}
+	io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) // so that the connection can be used again
+	return resp.Header, resp.Body.Close()
+}
+
+// section is a part of a file as a request body of known length.
+type section struct {
+	*io.SectionReader
+	file *os.File
+	read func(int)
+	once sync.Once
+}
+
+func openSection(path string, from, n int64, read func(int)) (*section, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	return &section{SectionReader: io.NewSectionReader(f, from, n), file: f, read: read}, nil
+}
+
+func (s *section) Read(b []byte) (int, error) {
+	n, err := s.SectionReader.Read(b)
+	s.read(n)
+	return n, err
+}
+
+func (s *section) Close() (err error) {
+	s.once.Do(func() { err = s.file.Close() })
+	return err
+}
+
+type bodyKey struct{}
+
+// attach gives a request the section that its context carries. Through SetBody,
+// resty would read all of it into memory, and leave its length unsaid, which
+// stores of objects do not take.
+func attach(_ *resty.Client, r *http.Request) error {
+	s, ok := r.Context().Value(bodyKey{}).(*section)
+	if !ok {
+		return nil
+	}
+	_, from, n := s.Outer()
+	r.Body, r.ContentLength = s, n
+	r.GetBody = func() (io.ReadCloser, error) { return openSection(s.file.Name(), from, n, s.read) }
+	return nil
+}
+
+// uploadProgress adds up what the parts of one file have sent.
+type uploadProgress struct {
+	c    *Client
+	u    *upload
+	sent atomic.Int64
+	mu   sync.Mutex
+	told time.Time
+}
+
+func (p *uploadProgress) add(n int) {
+	sent := p.sent.Add(int64(n))
+	p.mu.Lock()
+	now := time.Now()
+	due := now.Sub(p.told) >= 100*time.Millisecond
+	if due {
+		p.told = now
+	}
+	p.mu.Unlock()
+	if due {
+		p.c.report(Event{File: p.u.name, State: Running, Done: min(sent, p.u.size), Total: p.u.size})
+	}
+}
