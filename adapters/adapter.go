@@ -254,3 +254,33 @@ func stream(seed uint64, name string) *rand.Rand {
 	h.Write([]byte(name))
 	return rand.New(rand.NewPCG(seed, h.Sum64()))
 }
+
+// HeadRows returns the number of labels of the classifier in an adapter, and whether it has one.
+func HeadRows(dir, modelType, head string) (rows int, ok bool, err error) {
+	ck, err := format.Open(dir)
+	if err != nil {
+		return 0, false, err
+	}
+	defer ck.Close()
+	for t := range ck.Tensors() {
+		name := strings.TrimPrefix(t.Info().Name, keyPrefix)
+		if format.Canonical(modelType, name) == head+".weight" && len(t.Info().Shape) == 2 {
+			return t.Info().Shape[0], true, nil
+		}
+	}
+	return 0, false, nil
+}
+
+// NewHead makes an adapter without a method that trains parameters of the base in full: a linear
+// probe, where they are the head's. It cannot be saved.
+func NewHead(b Base, parameters ...string) (*Adapter, error) {
+	a := &Adapter{Config: &format.AdapterConfig{}, base: b, Full: parameters}
+	for _, name := range parameters {
+		values, err := b.Values(name)
+		if err != nil {
+			return nil, err
+		}
+		a.params = append(a.params, Parameter{keyPrefix + name, a.shapeOf(name), values})
+	}
+	return a, nil
+}

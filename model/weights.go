@@ -104,34 +104,34 @@ func (e *LoadError) Error() string {
 // Unwrap makes a LoadError a [format.ErrConfig]: config.json and the tensors disagree.
 func (e *LoadError) Unwrap() error { return format.ErrConfig }
 
-// Load reads a model's parameters from a checkpoint, whichever of the known spellings its names
-// have. newHead tells whether the head was created. The error is a *LoadError where the checkpoint
-// does not fit.
-func Load(backend compute.Backend, ck *format.Checkpoint, m Model, opts LoadOptions) (w *Weights, newHead bool, err error) {
+// Check tells whether a checkpoint fits a model, from headers only, and whether its head would be a
+// new one. The error is a *LoadError where it does not fit.
+func Check(ck *format.Checkpoint, m Model, opts LoadOptions) (newHead bool, err error) {
+	fits, err := match(ck, m, opts)
+	for _, t := range fits {
+		newHead = newHead || t == nil
+	}
+	return newHead, err
+}
+
+// match finds the tensor of each parameter, by name, whichever of the known spellings it has; nil for
+// one that is to be created.
+func match(ck *format.Checkpoint, m Model, opts LoadOptions) (map[string]format.Tensor, error) {
 	stored := map[string]format.Tensor{}
 	for t := range ck.Tensors() {
 		stored[format.Canonical(m.Type(), t.Info().Name)] = t
 	}
+	found := map[string]format.Tensor{}
 	misfit := &LoadError{Path: ck.Path()}
-	w = NewWeights(backend)
 	for _, p := range m.Parameters() {
 		t, ok := stored[p.Name]
 		delete(stored, p.Name)
 		inHead := strings.HasPrefix(p.Name, m.Head()+".")
 		switch {
 		case ok && slices.Equal(t.Info().Shape, p.Shape):
-			values, err := format.Floats(t)
-			if err != nil {
-				return nil, false, err
-			}
-			if err := w.Set(p.Name, p.Shape, values); err != nil {
-				return nil, false, err
-			}
+			found[p.Name] = t
 		case inHead && (!ok && opts.NewHead || ok && opts.ReplaceHead):
-			newHead = true
-			if err := w.Set(p.Name, p.Shape, newHeadValues(p, opts)); err != nil {
-				return nil, false, err
-			}
+			found[p.Name] = nil
 		case !ok:
 			misfit.Missing = append(misfit.Missing, p.Name)
 		default:
@@ -146,7 +146,32 @@ func Load(backend compute.Backend, ck *format.Checkpoint, m Model, opts LoadOpti
 	}
 	if len(misfit.Missing)+len(misfit.Unused)+len(misfit.Shapes) > 0 {
 		slices.Sort(misfit.Unused)
-		return nil, false, misfit
+		return nil, misfit
+	}
+	return found, nil
+}
+
+// Load reads a model's parameters from a checkpoint. newHead tells whether the head was created. The
+// error is a *LoadError where the checkpoint does not fit.
+func Load(backend compute.Backend, ck *format.Checkpoint, m Model, opts LoadOptions) (w *Weights, newHead bool, err error) {
+	fits, err := match(ck, m, opts)
+	if err != nil {
+		return nil, false, err
+	}
+	w = NewWeights(backend)
+	for _, p := range m.Parameters() {
+		var values []float32
+		if t := fits[p.Name]; t != nil {
+			values, err = format.Floats(t)
+		} else {
+			newHead, values = true, newHeadValues(p, opts)
+		}
+		if err == nil {
+			err = w.Set(p.Name, p.Shape, values)
+		}
+		if err != nil {
+			return nil, false, err
+		}
 	}
 	return w, newHead, nil
 }

@@ -1,0 +1,193 @@
+package train
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+
+	"github.com/hubtool/hubtool/format"
+)
+
+// Output is what a finished run leaves in its directory beside the checkpoints.
+type Output struct {
+	Job       Job
+	Result    *Result
+	BaseDir   string // whose preprocessor_config.json is copied
+	BaseModel string // as the user named it
+	Dataset   string
+	EvalSplit string
+	Software  []string // lines such as "hubtool 0.1.0"
+}
+
+// Write writes the adapter, the image processor's settings, class names, trainer_state.json,
+// all_results.json and the model card.
+func (o *Output) Write(ctx context.Context, dir string) error {
+	if err := o.Job.Adapter.Save(ctx, dir, o.Job.Names); err != nil {
+		return err
+	}
+	if text, err := os.ReadFile(filepath.Join(o.BaseDir, format.ImageConfigFile)); err == nil {
+		if err := format.WriteFileAtomic(filepath.Join(dir, format.ImageConfigFile), text); err != nil {
+			return err
+		}
+	}
+	labels := map[int]string{}
+	for i, label := range o.Job.Labels {
+		labels[i] = label
+	}
+	state, err := o.Result.State.Text()
+	if err != nil {
+		return fmt.Errorf("writing %q: %w", dir, err)
+	}
+	for _, file := range []struct {
+		name  string
+		value any
+	}{{LabelsFile, labels}, {"all_results.json", o.results()}} {
+		text, err := json.MarshalIndent(file.value, "", "    ")
+		if err != nil {
+			return fmt.Errorf("writing %q: %w", file.name, err)
+		}
+		if err := format.WriteFileAtomic(filepath.Join(dir, file.name), append(text, '\n')); err != nil {
+			return err
+		}
+	}
+	if err := format.WriteFileAtomic(filepath.Join(dir, stateFile), state); err != nil {
+		return err
+	}
+	path := filepath.Join(dir, "README.md")
+	if _, err := os.Stat(path); err == nil {
+		return nil // a card that somebody has written stays
+	}
+	card, err := o.card(filepath.Base(dir))
+	if err != nil {
+		return fmt.Errorf("writing the model card: %w", err)
+	}
+	return format.WriteFileAtomic(path, card)
+}
+
+// results are the keys that transformers writes into all_results.json.
+func (o *Output) results() map[string]any {
+	summary := o.Result.State.LogHistory[len(o.Result.State.LogHistory)-1]
+	all := map[string]any{
+		"epoch": o.Result.State.Epoch, "total_flos": summary.TotalFlos, "train_loss": summary.TrainLoss, "train_runtime": summary.TrainRuntime,
+		"train_samples_per_second": summary.TrainSamplesPerSecond, "train_steps_per_second": summary.TrainStepsPerSecond,
+	}
+	if e := o.Result.Evaluation; e != nil {
+		all["eval_accuracy"], all["eval_loss"] = e.Accuracy, e.Loss
+		for _, entry := range slices.Backward(o.Result.State.LogHistory) {
+			if entry.EvalRuntime != nil {
+				all["eval_runtime"], all["eval_samples_per_second"] = entry.EvalRuntime, entry.EvalSamplesPerSecond
+				all["eval_steps_per_second"] = entry.EvalStepsPerSecond
+				break
+			}
+		}
+	}
+	return all
+}
+
+// card is the model card, with the front matter that the Hub and PEFT read.
+func (o *Output) card(name string) ([]byte, error) {
+	type metric struct {
+		Type  string  `yaml:"type"`
+		Value float64 `yaml:"value"`
+		Name  string  `yaml:"name"`
+	}
+	type named struct {
+		Name string `yaml:"name"`
+		Type string `yaml:"type"`
+	}
+	type dataset struct {
+		Name  string `yaml:"name"`
+		Type  string `yaml:"type"`
+		Split string `yaml:"split,omitempty"`
+	}
+	type result struct {
+		Task    named    `yaml:"task"`
+		Dataset dataset  `yaml:"dataset"`
+		Metrics []metric `yaml:"metrics"`
+	}
+	type model struct {
+		Name    string   `yaml:"name"`
+		Results []result `yaml:"results"`
+	}
+	tags := []string{"base_model:adapter:" + o.BaseModel, "image-classification"}
+	if o.Job.Adapter.Config.PeftType == "LORA" {
+		tags = append(tags, "lora")
+	}
+	front := struct {
+		BaseModel string   `yaml:"base_model"`
+		Library   string   `yaml:"library_name"`
+		Pipeline  string   `yaml:"pipeline_tag"`
+		Tags      []string `yaml:"tags"`
+		Index     []model  `yaml:"model-index"`
+	}{o.BaseModel, "peft", "image-classification", append(tags, "transformers"), []model{{name, []result{}}}}
+	if e := o.Result.Evaluation; e != nil {
+		front.Index[0].Results = append(front.Index[0].Results, result{
+			named{"Image Classification", "image-classification"},
+			dataset{o.Dataset, o.Dataset, o.EvalSplit},
+			[]metric{{"accuracy", e.Accuracy, "Accuracy"}, {"loss", e.Loss, "Loss"}},
+		})
+	}
+	head, err := yaml.Dump(front)
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "---\n%s---\n\n# %s\n\n", head, name)
+	fmt.Fprintf(&b, "A %s adapter for `%s`, trained on `%s`.\n\n", o.Job.Adapter.Config.PeftType, o.BaseModel, o.Dataset)
+	if e := o.Result.Evaluation; e != nil {
+		fmt.Fprintf(&b, "It classifies %.2f %% of %d images of the evaluation set correctly (loss %.4f).\n\n", 100*e.Accuracy, e.N, e.Loss)
+	}
+	trainable, all := o.Job.Adapter.Count()
+	fmt.Fprintf(&b, "Trained parameters: %d of %d. Classes: %s.\n\n", trainable, all, classes(o.Job.Labels))
+	o.hyperparameters(&b)
+	o.table(&b)
+	fmt.Fprintf(&b, "### Framework versions\n\n")
+	for _, line := range o.Software {
+		fmt.Fprintf(&b, "- %s\n", line)
+	}
+	return b.Bytes(), nil
+}
+
+func classes(labels []string) string {
+	if len(labels) > 20 {
+		return fmt.Sprintf("%d, from %s to %s", len(labels), labels[0], labels[len(labels)-1])
+	}
+	return strings.Join(labels, ", ")
+}
+
+func (o *Output) hyperparameters(b *bytes.Buffer) {
+	c := o.Job.Config
+	fmt.Fprintf(b, "### Training hyperparameters\n\n")
+	for _, line := range []struct {
+		name  string
+		value any
+	}{
+		{"learning_rate", c.LearningRate}, {"train_batch_size", c.PerDeviceTrainBatchSize}, {"eval_batch_size", c.PerDeviceEvalBatchSize},
+		{"seed", c.Seed}, {"gradient_accumulation_steps", c.GradientAccumulationSteps},
+		{"total_train_batch_size", c.PerDeviceTrainBatchSize * c.GradientAccumulationSteps},
+		{"optimizer", fmt.Sprintf("AdamW with betas=(%v,%v), epsilon=%v, weight_decay=%v", c.AdamBeta1, c.AdamBeta2, c.AdamEpsilon, c.WeightDecay)},
+		{"lr_scheduler_type", c.LRSchedulerType}, {"warmup_steps", c.WarmupSteps}, {"num_epochs", o.Result.State.Epoch},
+	} {
+		fmt.Fprintf(b, "- %s: %v\n", line.name, line.value)
+	}
+	b.WriteString("\n")
+}
+
+func (o *Output) table(b *bytes.Buffer) {
+	if len(o.Result.Epochs) == 0 {
+		return
+	}
+	b.WriteString("### Training results\n\n| Training loss | Epoch | Step | Validation loss | Accuracy |\n|---|---|---|---|---|\n")
+	for _, e := range o.Result.Epochs {
+		fmt.Fprintf(b, "| %.4f | %s | %d | %.4f | %.4f |\n", e.TrainLoss, strconv.FormatFloat(e.Epoch, 'g', 4, 64), e.Step, e.EvalLoss, e.EvalAccuracy)
+	}
+	b.WriteString("\n")
+}
