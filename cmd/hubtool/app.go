@@ -13,6 +13,7 @@ import (
 type streams struct {
 	in       io.Reader
 	out, err io.Writer
+	restart  func() // what a command that computes begins with, see restart_unix.go; nil in tests
 }
 
 // env is what every command gets: streams, global flags, and the ways to report (output.go,
@@ -105,6 +106,9 @@ func (e *env) app() *cli.App {
 		app.Flags = append(app.Flags, g.Flag)
 	}
 	for _, c := range e.commands() {
+		if c.obeys&onEngine != 0 && e.restart != nil {
+			c.Before = func(*cli.Context) error { e.restart(); return nil }
+		}
 		app.Commands = append(app.Commands, finish(c.Command))
 	}
 	app.Setup()

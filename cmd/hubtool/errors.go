@@ -6,12 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"unicode"
 
+	"github.com/hubtool/hubtool/adapters"
+	"github.com/hubtool/hubtool/adapters/train"
 	"github.com/hubtool/hubtool/format"
 	"github.com/hubtool/hubtool/format/dataset"
 	"github.com/hubtool/hubtool/hub"
+	"github.com/hubtool/hubtool/model/engine"
 	"github.com/hubtool/hubtool/model/vision"
 )
 
@@ -50,6 +54,11 @@ var outcomes = []outcome{
 	{format.ErrUnsupported, 6, "unsupported-file", ""},
 	{format.ErrConfig, 6, "malformed-config", ""},
 	{vision.ErrFormat, 6, "unsupported-file", ""},
+
+	{adapters.ErrMismatch, 7, "adapter-mismatch", "\"hubtool inspect\" shows the modules of adapter and base; --base names another base"},
+	{adapters.ErrMethod, 7, "method-unsupported", ""},
+	{engine.ErrUnavailable, 2, "engine-unavailable", "--engine go works everywhere"},
+	{train.ErrDiverged, 1, "diverged", "try a smaller learning rate, or a warm-up"},
 
 	{os.ErrNotExist, 3, "not-found", ""},
 }
@@ -115,7 +124,12 @@ func (e *env) fail(ctx context.Context, err error) int {
 	if errors.As(err, &advice) && advice.Hint() != "" {
 		end.hint = advice.Hint()
 	}
+	// Libraries put lists on lines of their own.
+	_, list, _ := strings.Cut(err.Error(), "\n")
 	details := []string{}
+	for line := range strings.Lines(list) {
+		details = append(details, strings.TrimSpace(line))
+	}
 	var detailed interface{ Details() []string }
 	if errors.As(err, &detailed) {
 		details = detailed.Details()
@@ -141,10 +155,12 @@ func (e *env) fail(ctx context.Context, err error) int {
 	return end.code
 }
 
+var newline = regexp.MustCompile(`\s*\n\s*`)
+
 // oneLine keeps foreign text, such as a tensor's name or a server's answer, from breaking the
 // line or driving the terminal.
 func oneLine(s string) string {
-	s = strings.ReplaceAll(strings.TrimSpace(s), "\n", "; ")
+	s = strings.ReplaceAll(newline.ReplaceAllString(strings.TrimSpace(s), "; "), ":; ", ": ")
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
 			return '�'

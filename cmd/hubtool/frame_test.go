@@ -15,6 +15,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/hubtool/hubtool/adapters"
 	"github.com/hubtool/hubtool/format"
 	"github.com/hubtool/hubtool/format/dataset"
 	"github.com/hubtool/hubtool/hub"
@@ -64,10 +65,19 @@ func TestExitCodes(t *testing.T) {
 			t.Errorf("%v: printed %s", tt.err, stderr)
 		}
 	}
+	// A library's list is the details.
+	e, _, stderr := testEnv()
+	e.json = true
+	if code := e.fail(context.Background(), fmt.Errorf("loading: %w:\n  - a\n  + b", adapters.ErrMismatch)); code != 7 {
+		t.Errorf("a mismatch: exit code %d", code)
+	}
+	if !strings.Contains(stderr.String(), `"details":["- a","+ b"]`) {
+		t.Errorf("printed %s", stderr)
+	}
 	// Whatever an interrupted step says, the run was interrupted.
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	e, _, _ := testEnv()
+	e, _, _ = testEnv()
 	if code := e.fail(ctx, hub.ErrNetwork); code != 130 {
 		t.Errorf("after an interrupt: exit code %d", code)
 	}

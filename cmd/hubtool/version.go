@@ -6,11 +6,12 @@ import (
 	"io"
 	"runtime"
 	"runtime/debug"
-	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/cpu"
+
+	"github.com/hubtool/hubtool/model/engine"
 )
 
 func (e *env) versionCommand() *cli.Command {
@@ -26,8 +27,8 @@ type build struct {
 	Commit      string   `json:"commit"` // "+" at the end: the tree had uncommitted changes
 	Go          string   `json:"go"`
 	Platform    string   `json:"platform"`
-	SIMD        bool     `json:"simd"` // built with GOEXPERIMENT=simd
-	XLA         bool     `json:"xla"`  // the XLA engine is linked
+	SIMD        bool     `json:"simd"` // the Go engine has SIMD kernels
+	XLA         bool     `json:"xla"`  // XLA plugins can be loaded
 	CPUFeatures []string `json:"cpu_features"`
 }
 
@@ -35,7 +36,7 @@ type build struct {
 var release string
 
 func buildInfo() build {
-	b := build{Version: release, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, SIMD: simdBuild, CPUFeatures: cpuFeatures()}
+	b := build{Version: release, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, SIMD: engine.SIMD, XLA: engine.XLA, CPUFeatures: cpuFeatures()}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		b.Version = cmp.Or(b.Version, "unknown")
@@ -50,8 +51,6 @@ func buildInfo() build {
 			b.Commit += "+"
 		}
 	}
-	// Only modules with a package in this program are listed, so no build tag is needed here.
-	b.XLA = slices.ContainsFunc(info.Deps, func(m *debug.Module) bool { return m.Path == "github.com/gomlx/go-xla" })
 	return b
 }
 
