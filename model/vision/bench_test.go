@@ -90,3 +90,14 @@ func BenchmarkDecodeJPEG(b *testing.B) {
 		}
 	}
 }
+
+func BenchmarkResize(b *testing.B) {
+	m := scene(512, 384)
+	for _, f := range []Filter{Bilinear, Bicubic, Lanczos} {
+		b.Run(f.String(), func(b *testing.B) {
+			for b.Loop() {
+				Resize(m, 224, 224, f)
+			}
+		})
+	}
+}

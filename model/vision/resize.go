@@ -1,233 +1,164 @@
 package vision
 
 import (
-	"fmt"
+	"image"
 	"math"
+	"sync"
 )
 
-// Filter is a resampling filter, numbered as Pillow and preprocessor_config.json number them.
-type Filter int
-
-const (
-	Nearest Filter = iota
-	Lanczos
-	Bilinear
-	Bicubic
-	Box
-	Hamming
-)
-
-var filterNames = [...]string{"nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"}
-
-// String returns the name of torchvision's InterpolationMode.
-func (f Filter) String() string {
-	if f < 0 || int(f) >= len(filterNames) {
-		return fmt.Sprintf("Filter(%d)", int(f))
-	}
-	return filterNames[f]
-}
-
-// ParseFilter reads the name of a filter, or its number in Pillow.
-func ParseFilter(s string) (Filter, error) {
-	for i, name := range filterNames {
-		if s == name || s == fmt.Sprint(i) {
-			return Filter(i), nil
-		}
-	}
-	return 0, fmt.Errorf("unknown interpolation %q; want one of %q", s, filterNames)
-}
-
-// A kernel is a filter's weight function; it is zero outside [-support, support].
-type kernel struct {
-	support float64
-	weight  func(x float64) float64
-}
-
-// The explicit float64 conversions keep the compiler from fusing multiply and add, which would
-// round differently from Pillow on processors that have the instruction.
-var kernels = map[Filter]kernel{
-	Box: {0.5, func(x float64) float64 {
-		if x > -0.5 && x <= 0.5 {
-			return 1
-		}
-		return 0
-	}},
-	Bilinear: {1, func(x float64) float64 {
-		return max(1-math.Abs(x), 0)
-	}},
-	Hamming: {1, func(x float64) float64 {
-		x = math.Abs(x)
-		if x == 0 {
-			return 1
-		}
-		if x >= 1 {
-			return 0
-		}
-		x *= math.Pi
-		return math.Sin(x) / x * (0.54 + float64(0.46*math.Cos(x)))
-	}},
-	Bicubic: {2, func(x float64) float64 {
-		const a = -0.5
-		x = math.Abs(x)
-		if x < 1 {
-			return float64((float64((a+2)*x)-(a+3))*x*x) + 1
-		}
-		if x < 2 {
-			return (float64((float64((x-5)*x)+8)*x) - 4) * a
-		}
-		return 0
-	}},
-	Lanczos: {3, func(x float64) float64 {
-		if x < -3 || x >= 3 {
-			return 0
-		}
-		return sinc(x) * sinc(x/3)
-	}},
-}
-
-func sinc(x float64) float64 {
-	if x == 0 {
-		return 1
-	}
-	x *= math.Pi
-	return math.Sin(x) / x
-}
-
-// precision is the number of fraction bits of a weight: Pillow's 32 - 8 - 2.
-const precision = 22
-
-// A window says which source samples make one output sample.
-type window struct {
-	start   int
-	weights []int32 // fixed point, precision fraction bits
-}
-
-// windows computes the weights of a pass from in to out samples.
-func windows(in, out int, k kernel) []window {
-	scale := float64(in) / float64(out)
-	stretch := max(scale, 1)
-	support := k.support * stretch
-	inverse := 1 / stretch
-	taps := int(math.Ceil(support))*2 + 1
-	all := make([]int32, 0, out*min(taps, in))
-	weights := make([]float64, taps)
-	ws := make([]window, out)
-	for i := range ws {
-		center := float64((float64(i) + 0.5) * scale)
-		start := max(int(center-support+0.5), 0)
-		end := min(int(center+support+0.5), in)
-		sum := 0.0
-		for j := start; j < end; j++ {
-			w := k.weight((float64(j) - center + 0.5) * inverse)
-			weights[j-start] = w
-			sum += w
-		}
-		first := len(all)
-		for _, w := range weights[:end-start] {
-			if sum != 0 {
-				w /= sum
-			}
-			all = append(all, int32(math.Copysign(0.5, w)+float64(w*(1<<precision))))
-		}
-		ws[i] = window{start, all[first:len(all):len(all)]}
-	}
-	return ws
-}
-
-// Resize resamples m to w by h pixels with Pillow's rounding, bit for bit. It returns m itself
-// when the size is unchanged. A side of zero or less gives an empty image.
+// Resize resamples m to w by h pixels with the rounding of Pillow 13, bit for bit. It returns m
+// itself when the size is unchanged. A side of zero or less gives an empty image.
 func Resize(m *Image, w, h int, f Filter) *Image {
-	switch {
-	case w == m.Width && h == m.Height:
+	if w == m.Width && h == m.Height {
 		return m
-	case w <= 0 || h <= 0 || m.Width <= 0 || m.Height <= 0:
-		return NewImage(max(w, 0), max(h, 0))
-	case f == Nearest:
-		return nearest(m, w, h)
+	}
+	w, h = max(w, 0), max(h, 0)
+	return resizePart(m, image.Rect(0, 0, m.Width, m.Height), w, h, f, image.Rect(0, 0, w, h))
+}
+
+// resizePart resizes the box from of m to w by h pixels, without looking beyond the box, and
+// returns the part of the result inside part. Only what that part depends on is computed.
+func resizePart(m *Image, from image.Rectangle, w, h int, f Filter, part image.Rectangle) *Image {
+	out := NewImage(part.Dx(), part.Dy())
+	if from.Empty() || part.Empty() {
+		return out
+	}
+	src := plane{m.Pix[3*(from.Min.Y*m.Width+from.Min.X):], 3 * m.Width}
+	dst := plane{out.Pix, 3 * out.Width}
+	inW, inH := from.Dx(), from.Dy()
+	if f == Nearest {
+		nearest(dst, src, inW, inH, w, h, part)
+		return out
 	}
 	k, ok := kernels[f]
 	if !ok {
 		k = kernels[Bilinear]
 	}
-	// Pillow 13 begins with the pass that throws away more; every version before begins with the
-	// horizontal one. The two orders round differently.
-	if h < m.Height && m.Height-h > 2*(m.Width-w) {
-		return horizontal(vertical(m, h, k), w, k)
+	s := scratches.Get().(*scratch)
+	defer scratches.Put(s)
+	columns := s.columns.compute(inW, w, k)[part.Min.X:part.Max.X]
+	rows := s.rows.compute(inH, h, k)[part.Min.Y:part.Max.Y]
+	left, right := span(columns)
+	top, bottom := span(rows)
+	switch {
+	case inW == w && inH == h:
+		for y := range out.Height {
+			copy(out.row(y), src.at(left, top+y))
+		}
+	case inW == w:
+		vertical(dst, plane{src.at(left, 0), src.stride}, 3*(right-left), rows)
+	case inH == h:
+		horizontal(dst, plane{src.at(0, top), src.stride}, bottom-top, columns, s.words(3*(right-left)))
+	case verticalFirst(inW, inH, w, h):
+		tmp := plane{s.buffer(3 * (right - left) * len(rows)), 3 * (right - left)}
+		vertical(tmp, plane{src.at(left, 0), src.stride}, 3*(right-left), rows)
+		shift(columns, left)
+		horizontal(dst, tmp, len(rows), columns, s.words(3*(right-left)))
+	default:
+		tmp := plane{s.buffer(3 * len(columns) * (bottom - top)), 3 * len(columns)}
+		horizontal(tmp, plane{src.at(0, top), src.stride}, bottom-top, columns, s.words(3*(right-left)))
+		shift(rows, top)
+		vertical(dst, tmp, 3*len(columns), rows)
 	}
-	return vertical(horizontal(m, w, k), h, k)
+	return out
 }
 
-func clip(v int32) uint8 {
-	return uint8(min(max(v>>precision, 0), 255))
+// verticalFirst is the order of the passes, which decides how results round. Pillow 13 begins with
+// the vertical pass where that saves work; every version before begins with the horizontal one.
+func verticalFirst(inW, inH, w, h int) bool {
+	return h < inH && inH-h > 2*(inW-w)
 }
 
-func horizontal(m *Image, w int, k kernel) *Image {
-	if w == m.Width {
-		return m
+// A plane is a run of rows of RGB pixels, stride bytes apart.
+type plane struct {
+	pix    []uint8
+	stride int
+}
+
+func (p plane) at(x, y int) []uint8 { return p.pix[y*p.stride+3*x:] }
+
+// scratch is the memory of one resize, kept for the next.
+type scratch struct {
+	columns, rows windowTable
+	tmp           []uint8
+	spread        []uint64
+}
+
+var scratches = sync.Pool{New: func() any { return new(scratch) }}
+
+func (s *scratch) buffer(n int) []uint8 {
+	if cap(s.tmp) < n {
+		s.tmp = make([]uint8, n)
 	}
-	ws := windows(m.Width, w, k)
-	out := NewImage(w, m.Height)
-	for y := range m.Height {
-		src, dst := m.row(y), out.row(y)
-		for _, win := range ws {
-			p := src[3*win.start:]
-			var r, g, b int32 = 1 << (precision - 1), 1 << (precision - 1), 1 << (precision - 1)
-			for _, k := range win.weights {
-				r += int32(p[0]) * k
-				g += int32(p[1]) * k
-				b += int32(p[2]) * k
-				p = p[3:]
+	return s.tmp[:n]
+}
+
+func (s *scratch) words(n int) []uint64 {
+	if cap(s.spread) < n {
+		s.spread = make([]uint64, n)
+	}
+	return s.spread[:n]
+}
+
+// precision is the number of fraction bits of a weight. Pillow leaves two of 32 bits for filters
+// that overshoot, and eight for the sample.
+const precision = 32 - 8 - 2
+
+// A window tells which source samples make one output sample.
+type window struct {
+	start   int
+	weights []int32 // precision fraction bits
+}
+
+type windowTable struct {
+	windows []window
+	weights []int32
+	exact   []float64
+}
+
+// compute derives the windows of a pass from in to out samples. The slices belong to the table.
+func (t *windowTable) compute(in, out int, k kernel) []window {
+	scale := float64(in) / float64(out)
+	stretch := max(scale, 1)
+	support := k.support * stretch
+	inverse := 1 / stretch
+	// Enough room for all weights, so that they never move.
+	if n := out * (2*int(math.Ceil(support)) + 1); cap(t.weights) < n {
+		t.weights = make([]int32, 0, n)
+	}
+	t.windows, t.weights = t.windows[:0], t.weights[:0]
+	for i := range out {
+		// The conversion keeps multiply and add apart, as it does in the kernels.
+		center := float64((float64(i) + 0.5) * scale)
+		start := max(int(center-support+0.5), 0)
+		end := min(int(center+support+0.5), in)
+		t.exact = t.exact[:0]
+		sum := 0.0
+		for j := start; j < end; j++ {
+			w := k.weight((float64(j) - center + 0.5) * inverse)
+			t.exact = append(t.exact, w)
+			sum += w
+		}
+		first := len(t.weights)
+		for _, w := range t.exact {
+			if sum != 0 {
+				w /= sum
 			}
-			dst[0], dst[1], dst[2] = clip(r), clip(g), clip(b)
-			dst = dst[3:]
+			t.weights = append(t.weights, int32(math.Copysign(0.5, w)+w*(1<<precision)))
 		}
+		t.windows = append(t.windows, window{start, t.weights[first:]})
 	}
-	return out
+	return t.windows
 }
 
-func vertical(m *Image, h int, k kernel) *Image {
-	if h == m.Height {
-		return m
-	}
-	out := NewImage(m.Width, h)
-	sums := make([]int32, 3*m.Width)
-	for y, win := range windows(m.Height, h, k) {
-		for i := range sums {
-			sums[i] = 1 << (precision - 1)
-		}
-		for j, k := range win.weights {
-			for i, v := range m.row(win.start + j) {
-				sums[i] += int32(v) * k
-			}
-		}
-		dst := out.row(y)
-		for i, v := range sums {
-			dst[i] = clip(v)
-		}
-	}
-	return out
+// span is the range of source samples that windows read.
+func span(ws []window) (first, end int) {
+	last := ws[len(ws)-1]
+	return ws[0].start, last.start + len(last.weights)
 }
 
-// nearest picks the pixel under each output centre. Pillow adds up the positions step by step, and
-// its rounding errors decide ties, so this does too.
-func nearest(m *Image, w, h int) *Image {
-	positions := func(in, out int) []int {
-		step := float64(in) / float64(out)
-		at := step * 0.5
-		list := make([]int, out)
-		for i := range list {
-			list[i] = min(int(at), in-1)
-			at += step
-		}
-		return list
+func shift(ws []window, by int) {
+	for i := range ws {
+		ws[i].start -= by
 	}
-	xs := positions(m.Width, w)
-	out := NewImage(w, h)
-	for y, sy := range positions(m.Height, h) {
-		src, dst := m.row(sy), out.row(y)
-		for x, sx := range xs {
-			copy(dst[3*x:3*x+3], src[3*sx:])
-		}
-	}
-	return out
 }

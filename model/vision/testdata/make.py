@@ -390,5 +390,41 @@ def write_images():
     print(len(table), "images,", sum(v == "error" for v in table.values()), "errors")
 
 
+def pattern(w, h):
+    """A picture of noise and ramps from integer arithmetic, which the Go test repeats."""
+    y, x, c = np.mgrid[0:h, 0:w, 0:3].astype(np.uint64)
+    n = (x * 374761393 + y * 668265263 + c * 2246822519 + 1) & 0xFFFFFFFF
+    n = ((n ^ (n >> 13)) * 1274126177) & 0xFFFFFFFF
+    noise, ramp = (n ^ (n >> 16)) & 255, (3 * x + 5 * y + 50 * c) & 255
+    return Image.fromarray(np.where((x // 4 + y // 4) % 2 == 1, noise, ramp).astype(np.uint8))
+
+
+FILTERS = [Image.Resampling(i) for i in range(6)]
+
+
+def write_resize():
+    """resize.json: [width, height, new width, new height, MD5 of the pixels by filter number]."""
+    rng = np.random.RandomState(7)
+    pairs = [(1, 1, 1, 5), (1, 1, 7, 3), (1, 9, 4, 2), (9, 1, 2, 4), (2, 2, 1, 1), (2, 3, 3, 2), (5, 5, 5, 9), (5, 5, 9, 5),
+             (512, 384, 224, 224), (384, 512, 224, 224), (384, 600, 224, 350), (600, 384, 350, 224), (28, 28, 224, 224),
+             (32, 32, 224, 224), (300, 5, 10, 5), (5, 300, 5, 10), (640, 480, 32, 32), (97, 101, 100, 100), (256, 256, 255, 257),
+             (400, 3, 3, 400), (3, 400, 400, 3), (700, 700, 3, 3), (224, 224, 225, 224), (224, 224, 224, 223)]
+    # Around the sizes where Pillow changes the order of the passes: h - new h against twice w - new w.
+    for ow in (30, 36, 39, 40, 41, 44):
+        for delta in (-1, 0, 1, 2):
+            oh = 60 - 2 * (40 - ow) - delta
+            pairs += [(40, 60, ow, oh)] if 0 < oh else []
+    for _ in range(70):
+        top = rng.choice([8, 60, 260])
+        pairs.append(tuple(int(v) for v in rng.randint(1, top, 4)))
+    rows = []
+    for w, h, ow, oh in pairs:
+        image = pattern(w, h)
+        rows.append([w, h, ow, oh] + [hashlib.md5(image.resize((ow, oh), f).tobytes()).hexdigest() for f in FILTERS])
+    (HERE / "resize.json").write_text("[\n" + ",\n".join(json.dumps(r) for r in rows) + "\n]\n")
+    print(len(rows), "resizes")
+
+
 if __name__ == "__main__":
     write_images()
+    write_resize()
