@@ -101,7 +101,7 @@ func Spell(modelType, canonical string, n Names) string {
 }
 
 // Spellings returns every name under which a file may hold what canonical
-// names: classic and new, each with and without the prefix, no name twice.
+// names, none twice: classic and new with the prefix, then the same without.
 func Spellings(modelType, canonical string) []string {
 	sp := spellings[modelType]
 	rest, ok := sp.inside(canonical)
