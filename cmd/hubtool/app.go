@@ -53,6 +53,7 @@ type command struct {
 func (e *env) commands() []command {
 	return []command{
 		{onHub, e.pullCommand()},
+		{onHub, e.pushCommand()},
 		{onToken, e.serveCommand()},
 		{onHub, e.inspectCommand()},
 		{0, e.initCommand()},

@@ -95,7 +95,7 @@ func inspect(s weightSource) (report, error) {
 		for _, t := range entries {
 			model.Parameters += t.Elements()
 			model.DTypes[t.DType.String()] += t.Elements()
-			model.Tensors = append(model.Tensors, tensorReport{t.Name, t.DType.String(), slices.Concat([]int{}, t.Shape)})
+			model.Tensors = append(model.Tensors, tensorReport{t.Name, t.DType.String(), orEmpty(t.Shape)})
 			if module, ok := adaptedModule(t.Name); ok && !slices.Contains(modules, module) {
 				modules = append(modules, module)
 			}
@@ -109,7 +109,7 @@ func inspect(s weightSource) (report, error) {
 		return nil, err
 	}
 	if text != nil || len(modules) > 0 {
-		a := &adapterReport{Kind: "adapter", Modules: slices.Concat([]string{}, modules), Parameters: model.Parameters, Tensors: model.Tensors, Warnings: warnings}
+		a := &adapterReport{Kind: "adapter", Modules: orEmpty(modules), Parameters: model.Parameters, Tensors: model.Tensors, Warnings: warnings}
 		if text == nil {
 			a.PeftType = guessMethod(model.Tensors)
 			a.warn("there is no adapter_config.json here; the method is guessed from the tensors' names")
@@ -125,7 +125,7 @@ func inspect(s weightSource) (report, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading %q: %w", format.ModelConfigFile, err)
 	}
-	model.Architectures = slices.Concat([]string{}, config.Architectures)
+	model.Architectures = orEmpty(config.Architectures)
 	return &model, nil
 }
 

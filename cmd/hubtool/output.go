@@ -33,3 +33,11 @@ func (e *env) note(format string, args ...any) {
 		fmt.Fprintf(e.err, "hubtool: %s\n", oneLine(fmt.Sprintf(format, args...)))
 	}
 }
+
+// orEmpty makes JSON of a list that has nothing in it [], not null.
+func orEmpty[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}
