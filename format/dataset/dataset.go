@@ -29,6 +29,9 @@ type Options struct {
 	// CacheDir is where images are unpacked to once, from parquet files whose layout does not allow fetching a single
 	// row (most files written before 2025). Without it such files are decoded a row group at a time on every visit.
 	CacheDir string
+	// Unpacking, if set, is told the path of each file that is about to be unpacked to CacheDir, which takes a while: some
+	// seconds for a gigabyte.
+	Unpacking func(path string)
 }
 
 // Dataset is an opened data set. It is safe for concurrent use and keeps its files open until Close.

@@ -64,9 +64,10 @@ func notFound(sentinel error, asked string, have []string) error {
 	return fmt.Errorf("%w: %s", sentinel, b.String())
 }
 
-// nearest returns the candidate with the smallest edit distance to name, or "" when none is closer than half its length.
+// nearest returns the candidate with the smallest edit distance to name, or "" when more than half of name, or all of it,
+// would have to change. Two letters exchanged count two.
 func nearest(name string, candidates []string) string {
-	best, bestDistance := "", len(name)/2+1
+	best, bestDistance := "", min(max(2, len(name)/2)+1, len(name))
 	for _, c := range candidates {
 		if d := editDistance(strings.ToLower(name), strings.ToLower(c)); d < bestDistance {
 			best, bestDistance = c, d

@@ -104,6 +104,17 @@ func (t *tree) below(dir string) *tree {
 	return sub
 }
 
+// containing returns the files with a text in their path: a cheap filter before patterns.
+func (t *tree) containing(text string) *tree {
+	sub := &tree{root: t.root}
+	for _, f := range t.files {
+		if strings.Contains(f, text) {
+			sub.files = append(sub.files, f)
+		}
+	}
+	return sub
+}
+
 // match returns the files that a pattern selects, sorted. Hidden files and those in __special__ folders need a pattern
 // that spells out as many hidden or special parts.
 func (t *tree) match(pattern string) ([]string, error) {
@@ -111,35 +122,44 @@ func (t *tree) match(pattern string) ([]string, error) {
 		return nil, fmt.Errorf("%w: %q lies outside the data set's directory; only relative paths are read", ErrUnsupported, pattern)
 	}
 	pattern = path.Clean(pattern)
-	re, err := compileGlob(pattern)
+	g, err := parseGlob(pattern)
 	if err != nil {
 		return nil, err
 	}
+	special, hidden := specialParts(pattern), hiddenParts(pattern)
 	var matched []string
 	for _, f := range t.files {
-		base := path.Base(f)
-		if re.MatchString(f) &&
-			(!slices.Contains(ignoredFiles, base) || base == path.Base(pattern)) &&
-			specialParts(f) == specialParts(pattern) && hiddenParts(f) == hiddenParts(pattern) {
+		if !g.match(f) || specialParts(f) != special || hiddenParts(f) != hidden {
+			continue
+		}
+		if base := path.Base(f); base == path.Base(pattern) || !slices.Contains(ignoredFiles, base) {
 			matched = append(matched, f)
 		}
 	}
 	return matched, nil
 }
 
+// specialParts counts the folders of a path that begin with two underscores.
 func specialParts(p string) int {
 	n := 0
-	for _, part := range strings.Split(path.Dir(p), "/") {
+	for {
+		part, rest, more := strings.Cut(p, "/")
+		if !more {
+			return n
+		}
 		if strings.HasPrefix(part, "__") {
 			n++
 		}
+		p = rest
 	}
-	return n
 }
 
+// hiddenParts counts the folders and the file of a path that begin with a dot.
 func hiddenParts(p string) int {
 	n := 0
-	for _, part := range strings.Split(p, "/") {
+	for more := true; more; {
+		var part string
+		part, p, more = strings.Cut(p, "/")
 		if strings.HasPrefix(part, ".") && strings.Trim(part, ".") != "" {
 			n++
 		}
@@ -162,19 +182,23 @@ func (t *tree) findPatterns() ([]splitPatterns, error) {
 		var found []splitPatterns
 		for _, split := range defaultSplits {
 			var patterns []string
-			hits := 0
+			hit := false
 			for _, keyword := range split.keywords {
+				candidates := t.containing(keyword)
 				for _, form := range forms {
 					pattern := strings.ReplaceAll(form, "%s", keyword)
-					matched, err := t.match(pattern)
+					patterns = append(patterns, pattern)
+					if hit {
+						continue
+					}
+					matched, err := candidates.match(pattern)
 					if err != nil {
 						return nil, err
 					}
-					hits += len(matched)
-					patterns = append(patterns, pattern)
+					hit = len(matched) > 0
 				}
 			}
-			if hits > 0 {
+			if hit {
 				found = append(found, splitPatterns{split.name, patterns})
 			}
 		}
@@ -219,7 +243,7 @@ type splitFiles struct {
 	files []string // slash-separated, relative to the tree's root
 }
 
-// resolve turns patterns into files. A pattern without wildcards must exist. Several patterns of a split may select a
+// resolve turns patterns into files. A pattern without wildcards must exist, and a split must not be empty. Several patterns of a split may select a
 // file twice, and then its rows count twice: so does datasets.
 func (t *tree) resolve(splits []splitPatterns) ([]splitFiles, error) {
 	var out []splitFiles
@@ -235,6 +259,9 @@ func (t *tree) resolve(splits []splitPatterns) ([]splitFiles, error) {
 				return nil, fmt.Errorf("%w: %q of split %q does not exist in %q", ErrNoData, pattern, s.split, t.root)
 			}
 			files = append(files, matched...)
+		}
+		if len(files) == 0 {
+			return nil, fmt.Errorf("%w: the patterns %q of split %q match nothing in %q", ErrNoData, s.patterns, s.split, t.root)
 		}
 		out = append(out, splitFiles{s.split, files})
 	}

@@ -6,7 +6,6 @@ import (
 	"io"
 	"math/bits"
 
-	"github.com/parquet-go/parquet-go/encoding/thrift"
 	"github.com/parquet-go/parquet-go/format"
 )
 
@@ -49,94 +48,33 @@ func (s *spans) Close() error { return nil }
 // errNotPlain says that a column chunk is sound but cannot be read in place.
 var errNotPlain = errors.New("not stored uncompressed and plain")
 
-// chunkLayout is what the footer says about a column chunk of byte arrays.
-type chunkLayout struct {
-	offset, size int64 // of all its pages
-	rows         int
-	maxLevel     int // definition level of a value that is present
-}
-
-// plainChunk returns the layout of a chunk that may be readable in place. Whether its pages really are PLAIN only
-// their headers tell.
-func plainChunk(chunk *format.ColumnChunk, rows int64, maxLevel int, fileSize int64) (chunkLayout, error) {
-	meta := &chunk.MetaData
-	if meta.Codec != format.Uncompressed || meta.Type != format.ByteArray || meta.DictionaryPageOffset != 0 || chunk.FilePath != "" {
-		return chunkLayout{}, errNotPlain
+// index appends the places of a chunk's values to places; errNotPlain if it cannot be read in place. A value is present
+// where its definition level is maxLevel.
+func (c *chunk) index(places []span, maxLevel int) ([]span, error) {
+	if !c.plain {
+		return nil, errNotPlain
 	}
-	l := chunkLayout{meta.DataPageOffset, meta.TotalCompressedSize, int(rows), maxLevel}
-	if l.offset < 0 || l.size < 0 || l.size > fileSize || l.offset > fileSize-l.size {
-		return l, damaged("a column chunk of %d bytes at offset %d does not fit into a file of %d bytes", l.size, l.offset, fileSize)
-	}
-	// A present value takes at least its length field, an absent one next to nothing: only the former bounds rows.
-	if rows < 0 || (maxLevel == 0 && rows > l.size/4) || meta.NumValues != rows {
-		return l, damaged("a column chunk of %d bytes cannot hold %d values for %d rows", l.size, meta.NumValues, rows)
-	}
-	return l, nil
-}
-
-// index appends the places of a chunk's values to places. It returns errNotPlain for encodings it does not know.
-func (l chunkLayout) index(file *window, places []span) ([]span, error) {
-	end := l.offset + l.size
-	want := len(places) + l.rows
-	for at := l.offset; at < end; {
-		header, n, err := readPageHeader(file, at, end)
-		if err != nil {
-			return nil, err
-		}
-		at += n
-		size := int64(header.CompressedPageSize)
-		if size < 0 || size > end-at || header.UncompressedPageSize != header.CompressedPageSize {
-			return nil, damaged("a page at offset %d claims %d bytes of the %d that are left", at, size, end-at)
-		}
-		page := page{file: file, at: at, end: at + size}
-		at += size
+	err := c.eachPage(func(header *format.PageHeader, p page) error {
+		var err error
 		switch {
 		case header.Type == format.IndexPage:
-			continue
+			return nil
+		case header.UncompressedPageSize != header.CompressedPageSize:
+			return damaged("an uncompressed page claims %d bytes, or %d", header.CompressedPageSize, header.UncompressedPageSize)
 		case header.Type == format.DataPage && header.DataPageHeader.Valid:
-			err = page.openV1(&header.DataPageHeader.V, l.maxLevel)
+			err = p.openV1(&header.DataPageHeader.V, maxLevel)
 		case header.Type == format.DataPageV2 && header.DataPageHeaderV2.Valid:
-			err = page.openV2(&header.DataPageHeaderV2.V, l.maxLevel)
+			err = p.openV2(&header.DataPageHeaderV2.V, maxLevel)
 		default:
-			return nil, errNotPlain
+			err = errNotPlain
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
-		if page.values > want-len(places) {
-			return nil, damaged("a page at offset %d claims %d values where %d rows are left", page.at, page.values, want-len(places))
-		}
-		if places, err = page.index(places, l.maxLevel); err != nil {
-			return nil, err
-		}
-	}
-	if len(places) != want {
-		return nil, damaged("a column chunk ends after %d of %d rows", l.rows-(want-len(places)), l.rows)
-	}
-	return places, nil
-}
-
-// Page headers carry statistics, so that they can be long, but not megabytes.
-const maxPageHeader = 1 << 20
-
-// readPageHeader decodes the header at an offset and returns its length.
-func readPageHeader(file *window, at, end int64) (*format.PageHeader, int64, error) {
-	protocol := &thrift.CompactProtocol{}
-	for size := int64(256); ; size *= 8 {
-		b, err := file.bytes(at, min(size, end-at))
-		if err != nil {
-			return nil, 0, err
-		}
-		header := &format.PageHeader{}
-		r := protocol.NewReaderFromBytes(b)
-		err = guard(func() error { return thrift.NewDecoder(r).Decode(header) })
-		if err == nil {
-			return header, int64(r.BytesRead()), nil
-		}
-		if size >= end-at || size >= maxPageHeader {
-			return nil, 0, damaged("the page header at offset %d: %w", at, err)
-		}
-	}
+		places, err = p.index(places, maxLevel)
+		return err
+	})
+	return places, err
 }
 
 // page is a data page being indexed; at moves forward as its parts are read.
@@ -148,7 +86,6 @@ type page struct {
 }
 
 func (p *page) openV1(h *format.DataPageHeader, maxLevel int) error {
-	p.values = int(h.NumValues)
 	if h.Encoding != format.Plain || (maxLevel > 0 && h.DefinitionLevelEncoding != format.RLE) {
 		return errNotPlain
 	}
@@ -163,7 +100,6 @@ func (p *page) openV1(h *format.DataPageHeader, maxLevel int) error {
 }
 
 func (p *page) openV2(h *format.DataPageHeaderV2, maxLevel int) error {
-	p.values = int(h.NumValues)
 	if h.Encoding != format.Plain || h.RepetitionLevelsByteLength != 0 {
 		return errNotPlain
 	}
@@ -192,6 +128,7 @@ func (p *page) uint32() (uint32, error) {
 	return binary.LittleEndian.Uint32(b), nil
 }
 
+// index appends the places of the page's values.
 func (p *page) index(places []span, maxLevel int) ([]span, error) {
 	levels := levelReader{data: p.levels, width: bits.Len(uint(maxLevel))}
 	for range p.values {
@@ -277,34 +214,4 @@ func (r *levelReader) nextRun() error {
 	r.run, r.packed, r.bit = int(count)*8, r.data[:size], 0
 	r.data = r.data[size:]
 	return nil
-}
-
-// window reads small pieces of a file that mostly follow each other. It keeps the last block read, so that lengths next
-// to each other do not cost a system call each, and jumps over large images without reading them.
-type window struct {
-	file  io.ReaderAt
-	size  int64
-	start int64
-	block []byte
-}
-
-const windowSize = 4096
-
-// bytes returns n bytes at an offset; they are valid until the next call.
-func (w *window) bytes(at, n int64) ([]byte, error) {
-	if at < 0 || n < 0 || at > w.size-n {
-		return nil, damaged("%d bytes at offset %d lie outside the file's %d", n, at, w.size)
-	}
-	if at < w.start || at+n > w.start+int64(len(w.block)) {
-		size := min(max(n, windowSize), w.size-at)
-		if int64(cap(w.block)) < size {
-			w.block = make([]byte, size)
-		}
-		w.start, w.block = at, w.block[:size]
-		if _, err := w.file.ReadAt(w.block, at); err != nil && !errors.Is(err, io.EOF) {
-			w.block = w.block[:0]
-			return nil, err
-		}
-	}
-	return w.block[at-w.start:][:n], nil
 }

@@ -290,12 +290,8 @@ func jsonCell(value any) (cell, bool) {
 
 func (t *table) readParquet(text []byte) error {
 	return guard(func() error {
-		file, err := parquet.OpenFile(bytes.NewReader(text), int64(len(text)), parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true))
-		if err != nil {
-			return damaged("%w", err)
-		}
-		s := &parquetShard{name: t.name, pq: file}
-		if err := s.checkFooter(); err != nil {
+		s := &parquetShard{name: t.name}
+		if err := s.open(bytes.NewReader(text), int64(len(text))); err != nil {
 			return err
 		}
 		declared, err := s.declared()
@@ -305,7 +301,7 @@ func (t *table) readParquet(text []byte) error {
 		for _, c := range s.columns(declared) {
 			var cells []cell
 			if c.holdsLabels {
-				err := s.each(int(file.Root().Column(c.name).Index()), func(v parquet.Value) error {
+				err := s.each(int(s.pq.Root().Column(c.name).Index()), func(v parquet.Value) error {
 					value, err := parquetCell(v)
 					cells = append(cells, value)
 					return err

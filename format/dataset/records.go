@@ -71,7 +71,11 @@ func openRecords(path string, rows int) (*records, error) {
 	if err != nil {
 		return nil, err
 	}
-	places, err := readRecordTable(file, rows)
+	info, err := file.Stat()
+	var places []span
+	if err == nil {
+		places, err = readRecordTable(file, info.Size(), rows)
+	}
 	if err != nil {
 		file.Close()
 		return nil, fileError(path, err)
@@ -79,12 +83,7 @@ func openRecords(path string, rows int) (*records, error) {
 	return &records{spans{file, places}, file}, nil
 }
 
-func readRecordTable(file *os.File, rows int) ([]span, error) {
-	info, err := file.Stat()
-	if err != nil {
-		return nil, err
-	}
-	size := info.Size()
+func readRecordTable(file io.ReaderAt, size int64, rows int) ([]span, error) {
 	tableSize := int64(rows)*4 + recordsTrailer
 	if size < int64(len(recordsMagic))+tableSize {
 		return nil, damaged("too short for %d records", rows)

@@ -17,7 +17,7 @@ func (d *Dataset) openParquet(files *tree, splits []splitFiles, declared feature
 			if strings.HasSuffix(f, ".zip") {
 				return fileError(name, fmt.Errorf("%w: parquet files inside an archive; unpack it first", ErrUnsupported))
 			}
-			shard, err := openParquetShard(d.dir, name, opts.CacheDir)
+			shard, err := openParquetShard(d.dir, name, opts)
 			if err != nil {
 				return err
 			}
