@@ -54,6 +54,7 @@ func (e *env) commands() []command {
 	return []command{
 		{onHub, e.pullCommand()},
 		{onHub, e.pushCommand()},
+		{onEndpoint | onToken, e.whoamiCommand()},
 		{onToken, e.serveCommand()},
 		{onHub, e.inspectCommand()},
 		{0, e.initCommand()},

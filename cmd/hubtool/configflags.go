@@ -66,11 +66,15 @@ func (e *env) configFlags() []cli.Flag {
 		flags = append(flags, &cli.GenericFlag{Name: s.name, Usage: usage, Value: value})
 	}
 	for _, f := range fields {
-		section, _, _ := strings.Cut(f.key, ".")
-		flags = append(flags, &cli.GenericFlag{
-			Name: kebab(f.key), Usage: f.usage, Category: "Keys of the config file: " + section,
-			Value: &settingValue{env: e, flag: kebab(f.key), key: f.key, kind: f.value.Type(), now: fmt.Sprint(f.value)},
-		})
+		value := &settingValue{env: e, flag: kebab(f.key), key: f.key, kind: f.value.Type()}
+		if !f.value.IsZero() {
+			value.now = fmt.Sprint(f.value)
+		}
+		category := ""
+		if section, _, nested := strings.Cut(f.key, "."); nested {
+			category = "Keys of the config file: " + section
+		}
+		flags = append(flags, &cli.GenericFlag{Name: value.flag, Usage: f.usage, Category: category, Value: value})
 	}
 	keys := append([]adapterKey{{"names", text, "", "module names in the files: transformers5, transformers4 or both"}}, adapterKeys...)
 	for _, k := range keys {
