@@ -1,6 +1,7 @@
 package format
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -31,17 +32,26 @@ func writeAtomic(path string, fill func(*os.File) error) (err error) {
 	if err != nil {
 		return at("writing", path, err)
 	}
+	ours, err := f.Stat()
 	defer func() {
 		if err != nil {
 			f.Close() // a second close is harmless
-			os.Remove(partial)
+			if stillOurs(ours, partial) == nil {
+				os.Remove(partial)
+			}
 			err = at("writing", path, err)
 		}
 	}()
+	if err != nil {
+		return err
+	}
 	if err := fill(f); err != nil {
 		return err
 	}
 	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := stillOurs(ours, partial); err != nil {
 		return err
 	}
 	if err := f.Close(); err != nil {
@@ -51,6 +61,16 @@ func writeAtomic(path string, fill func(*os.File) error) (err error) {
 		return err
 	}
 	return syncDir(filepath.Dir(path))
+}
+
+// stillOurs fails if another process has begun to write the same file: what it
+// has so far must not get the final name.
+func stillOurs(ours os.FileInfo, partial string) error {
+	now, err := os.Lstat(partial)
+	if err != nil || !os.SameFile(ours, now) {
+		return errors.New("another process is writing the same file")
+	}
+	return nil
 }
 
 // syncDir makes a rename durable. Windows cannot flush a directory and needs not.

@@ -325,3 +325,16 @@ func TestPythonNumbers(t *testing.T) {
 		}
 	}
 }
+
+// What json.dumps escapes: everything but printable ASCII, and no slash.
+func TestPythonStrings(t *testing.T) {
+	in := `"\"\\/\b\f\n\r\t\u0000\u001f\u007f <&>é\u2028\uD83D\uDE00"`
+	want := `"n": "\"\\/\b\f\n\r\t\u0000\u001f\u007f <&>\u00e9\u2028\ud83d\ude00"`
+	c, err := format.ParseAdapterConfig([]byte(`{"peft_type":"X","n":` + in + `}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, _ := c.MarshalJSON(); !strings.Contains(string(text), want+",\n") {
+		t.Errorf("wrote %s, want %s", text, want)
+	}
+}

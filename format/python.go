@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -65,7 +66,8 @@ func decodeField(field string, raw json.RawMessage, v any) error {
 	if err == nil {
 		return nil
 	}
-	if t, ok := err.(*json.UnmarshalTypeError); ok {
+	var t *json.UnmarshalTypeError
+	if errors.As(err, &t) {
 		where := ""
 		if t.Field != "" {
 			where = t.Field + ": "

@@ -227,6 +227,27 @@ func TestWriteKeepsTheOldFileUntilTheEnd(t *testing.T) {
 	}
 }
 
+// Two processes that write the same file: the one that began first must not
+// put what the other has so far under the final name.
+func TestWriteTwiceAtOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.safetensors")
+	var inner error
+	err := format.Write(t.Context(), path, []format.Tensor{stream{size: 1 << 20, at: func(int64) {
+		inner = format.Write(t.Context(), path, []format.Tensor{stream{size: 2 << 20, at: func(int64) {}}}, nil)
+	}}}, nil)
+	if inner != nil || err == nil || !strings.Contains(err.Error(), "another process is writing") {
+		t.Errorf("first %v, second %v", err, inner)
+	}
+	ck, err := format.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ck.Close()
+	if size := ck.Shards()[0].Header.DataSize(); size != 2<<20 {
+		t.Errorf("the file holds %d bytes of data", size)
+	}
+}
+
 // Every file we write, the port reads as the same tensors, where it can.
 func TestPortReadsWhatWeWrite(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.safetensors")
