@@ -18,6 +18,29 @@ import (
 	"github.com/hubtool/hubtool/hub/hubtest"
 )
 
+// TestMain takes the user's own settings out of the environment, and is the
+// program that TestKilledPullResumes kills.
+func TestMain(m *testing.M) {
+	if os.Getenv("HUBTOOL_TEST_PULL") != "" {
+		pullAsChild()
+		return
+	}
+	for _, setting := range os.Environ() {
+		if name, _, _ := strings.Cut(setting, "="); strings.HasPrefix(name, "HF_") || strings.HasPrefix(name, "HUGGING") || strings.HasSuffix(strings.ToUpper(name), "_PROXY") {
+			os.Unsetenv(name)
+		}
+	}
+	home, err := os.MkdirTemp("", "hub-test-home-")
+	if err != nil {
+		panic(err)
+	}
+	os.Setenv("HF_HOME", home)
+	os.Setenv("HF_HUB_DOWNLOAD_TIMEOUT", "3") // for the tests of silence
+	code := m.Run()
+	os.RemoveAll(home)
+	os.Exit(code)
+}
+
 // A rig is a fake Hub with one repository, and a client with an empty cache.
 type rig struct {
 	t     *testing.T
@@ -47,10 +70,6 @@ func blobOf(seed uint64, n int) []byte {
 
 func newRig(t *testing.T, opts ...hubserve.Option) *rig {
 	t.Helper()
-	for _, name := range []string{"HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HF_HUB_DISABLE_SYMLINKS"} {
-		os.Unsetenv(name)
-	}
-	os.Setenv("HF_HOME", filepath.Join(os.TempDir(), "hubtool-test-no-home"))
 	r := &rig{t: t, cache: filepath.Join(t.TempDir(), "hub"), log: &logBuffer{}}
 	// LFS from 1000 bytes on, so that small contents take every way.
 	r.hub, r.url, r.cdn = hubtest.Start(t, append([]hubserve.Option{hubtest.WithToken(token), hubtest.WithRegularLimit(1000)}, opts...)...)

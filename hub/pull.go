@@ -102,7 +102,7 @@ func (c *Client) pull(ctx context.Context, r Repo, opts PullOptions) (*Snapshot,
 	for _, f := range snap.Files {
 		snap.Fetched += f.Fetched
 	}
-	if !opts.DryRun {
+	if !opts.DryRun && opts.LocalDir == "" {
 		// Last, so that a ref never names a commit that is not here. Best effort: the
 		// cache may be read-only.
 		c.bestEffort("creating the snapshot", os.MkdirAll(s.snapshot(commit), 0o777))

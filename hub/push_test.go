@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/hubtool/hubtool/hub"
@@ -85,9 +84,6 @@ func TestPushPullRequest(t *testing.T) {
 
 func TestPushInParts(t *testing.T) {
 	r := newRig(t)
-	r2 := newRig(t)
-	_ = r2
-	_ = strings.Contains
 	dir := folder(t, map[string][]byte{"big.bin": blobOf(3, 2_500_000)})
 	_, err := r.client().Push(context.Background(), repo, dir, hub.PushOptions{})
 	if err != nil {
