@@ -1,0 +1,146 @@
+package hub
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// A Removal is what would be deleted from a cache; nothing is until Run.
+type Removal struct {
+	Repos     []string // repositories that go altogether
+	Revisions []string // repository and commit
+	Freed     int64    // bytes
+	paths     []string // in the order of deletion: what shows content before content
+	partial   []string // files in flight, kept if a process works on them
+}
+
+// PlanRemoval says what removing repositories, or the revision that a Repo names,
+// deletes. A revision is a ref, a commit or the beginning of one. Content that
+// another revision shows stays. A target that is not in the cache is ErrNotFound or
+// ErrRevision.
+func (c *CacheReport) PlanRemoval(targets ...Repo) (*Removal, error) {
+	plan := &Removal{}
+	for _, t := range targets {
+		i := slices.IndexFunc(c.Repos, func(r CachedRepo) bool { return r.Repo.kind() == t.kind() && r.Repo.ID == t.ID })
+		if i < 0 {
+			return nil, fmt.Errorf("removing %q from the cache: %w there", t, ErrNotFound)
+		}
+		gone := map[string]bool{}
+		for _, rev := range c.Repos[i].Revisions {
+			if t.Revision == "" || slices.Contains(rev.Refs, t.Revision) || len(t.Revision) >= 6 && len(rev.Commit) >= len(t.Revision) && rev.Commit[:len(t.Revision)] == t.Revision {
+				gone[rev.Commit] = true
+			}
+		}
+		if t.Revision != "" && len(gone) == 0 {
+			return nil, fmt.Errorf("removing %q from the cache: %w there", t, ErrRevision)
+		}
+		plan.add(c.Repos[i], gone)
+	}
+	return plan, nil
+}
+
+// PlanPrune says what is not needed: revisions that no ref means any more, and
+// files that runs which died have left. Files that are being downloaded stay.
+func (c *CacheReport) PlanPrune() *Removal {
+	plan := &Removal{}
+	for _, r := range c.Repos {
+		gone := map[string]bool{}
+		for _, rev := range r.Revisions {
+			if len(rev.Refs) == 0 {
+				gone[rev.Commit] = true
+			}
+		}
+		if len(gone) > 0 {
+			plan.add(r, gone)
+		}
+		if len(gone) < len(r.Revisions) || len(r.Revisions) == 0 {
+			for _, p := range r.Partial {
+				if info, err := os.Stat(p); err == nil && !beingWritten(p) {
+					plan.Freed += info.Size()
+					plan.partial = append(plan.partial, p)
+				}
+			}
+		}
+	}
+	return plan
+}
+
+// add plans the removal of some revisions of a repository; of all, the repository.
+func (p *Removal) add(r CachedRepo, gone map[string]bool) {
+	if len(gone) == len(r.Revisions) {
+		p.Repos = append(p.Repos, r.Repo.String())
+		p.paths = append(p.paths, r.Dir)
+		p.Freed += r.Size
+		return
+	}
+	kept := map[string]bool{}
+	for _, rev := range r.Revisions {
+		if !gone[rev.Commit] {
+			for path := range rev.blobs {
+				kept[path] = true
+			}
+		}
+	}
+	var snapshots, refs, blobs []string
+	for _, rev := range r.Revisions {
+		if !gone[rev.Commit] {
+			continue
+		}
+		p.Revisions = append(p.Revisions, r.Repo.at(rev.Commit).String())
+		snapshots = append(snapshots, rev.Dir)
+		for _, ref := range rev.Refs {
+			refs = append(refs, filepath.Join(r.Dir, "refs", filepath.FromSlash(ref)))
+		}
+		for path, size := range rev.blobs {
+			if !kept[path] {
+				kept[path] = true // once, if two revisions that go share it
+				p.Freed += size
+				// Content that lies in the snapshot itself goes with it; content in the
+				// store shared between repositories is Python's to remove.
+				if filepath.Dir(path) == resolved(filepath.Join(r.Dir, "blobs")) {
+					blobs = append(blobs, path)
+				}
+			}
+		}
+	}
+	p.paths = slices.Concat(p.paths, snapshots, refs, blobs)
+}
+
+// Empty tells that there is nothing to remove.
+func (p *Removal) Empty() bool { return len(p.paths)+len(p.partial) == 0 }
+
+// Run deletes what was planned. It goes on after a failure and returns all.
+func (p *Removal) Run() error {
+	var errs []error
+	for _, path := range p.paths {
+		if err := os.RemoveAll(path); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	for _, path := range p.partial {
+		if !beingWritten(path) {
+			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("removing from the cache: %w", err)
+	}
+	return nil
+}
+
+// beingWritten tells whether a process has a file in flight locked.
+func beingWritten(path string) bool {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	ok, err := tryLock(f)
+	return !ok && err == nil
+}
