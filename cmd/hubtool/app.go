@@ -58,6 +58,8 @@ func (e *env) commands() []command {
 		{onToken, e.serveCommand()},
 		{onHub, e.inspectCommand()},
 		{0, e.initCommand()},
+		{0, e.engineCommand()},
+		{onHub, e.doctorCommand()},
 		{0, e.versionCommand()},
 	}
 }

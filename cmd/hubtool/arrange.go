@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -78,17 +79,25 @@ func (a *arranger) walk(args []string) bool {
 			args = a.flag(arg, args)
 		case a.cmd == nil:
 			if !a.enter(arg, a.app.Commands) {
-				return false
+				return a.giveUp(args)
 			}
 		case len(a.cmd.Subcommands) > 0:
 			if !a.enter(arg, a.cmd.Subcommands) {
-				return false
+				return a.giveUp(args)
 			}
 		default:
 			a.operands = append(a.operands, arg)
 		}
 	}
 	return true
+}
+
+// giveUp leaves the rest unread, but for how the error is to be printed.
+func (a *arranger) giveUp(rest []string) bool {
+	if slices.Contains(rest, "--json") {
+		a.set.Set("json", "true")
+	}
+	return false
 }
 
 func (a *arranger) enter(word string, commands []*cli.Command) bool {
@@ -100,7 +109,11 @@ func (a *arranger) enter(word string, commands []*cli.Command) bool {
 			return true
 		}
 	}
-	a.problem("unknown command %q%s", strings.Join(append(a.path, word), " "), didYouMean(word, commandNames(commands)))
+	advice := didYouMean(word, commandNames(commands))
+	if advice == "" && a.cmd != nil {
+		advice = ", there is: " + strings.Join(commandNames(commands), ", ")
+	}
+	a.problem("unknown command %q%s", strings.Join(append(a.path, word), " "), advice)
 	return false
 }
 
