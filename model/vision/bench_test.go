@@ -62,9 +62,9 @@ func BenchmarkTrainSample(b *testing.B) {
 			b.Fatal(err)
 		}
 		crop := p.Steps[0].(RandomResizedCrop)
-		x, y, w, h := crop.box(512, 384, rng)
+		from, _, _, _ := crop.geometry(512, 384, rng)
 		out := image.NewRGBA(image.Rect(0, 0, 224, 224))
-		draw.BiLinear.Scale(out, out.Rect, m, image.Rect(x, y, x+w, y+h), draw.Src, nil)
+		draw.BiLinear.Scale(out, out.Rect, m, from, draw.Src, nil)
 	}
 	var own, other time.Duration
 	for i := 0; b.Loop(); i++ {

@@ -169,9 +169,7 @@ func paint(width, height int, box [4]int, indexes []uint8, background uint8, pal
 		}
 	}
 	out := NewImage(width, height)
-	for p := out.Pix; len(p) > 0; p = p[3:] {
-		copy(p, colors[background][:])
-	}
+	fill(out, colors[background])
 	for y := range box[3] {
 		dst := out.row(box[1] + y)[3*box[0]:]
 		for x, v := range indexes[y*box[2] : (y+1)*box[2]] {

@@ -38,6 +38,13 @@ func crop(m *Image, x, y, w, h int) *Image {
 	return out
 }
 
+// fill gives every pixel one colour.
+func fill(m *Image, color [3]uint8) {
+	for p := m.Pix; len(p) >= 3; p = p[3:] {
+		p[0], p[1], p[2] = color[0], color[1], color[2]
+	}
+}
+
 // flipX mirrors left and right into a new image.
 func flipX(m *Image) *Image {
 	out := NewImage(m.Width, m.Height)

@@ -113,7 +113,11 @@ var builders = map[string]struct {
 		h, w := a.size("size", true)
 		return CenterCrop{h, w}
 	}},
-	"Pad": {[]string{"padding", "fill", "padding_mode"}, func(a *arguments) Transform { return a.pad() }},
+	"RandomCrop": {[]string{"size", "padding", "pad_if_needed", "fill", "padding_mode"}, func(a *arguments) Transform {
+		h, w := a.size("size", true)
+		return RandomCrop{h, w, a.pad(false), a.boolean("pad_if_needed")}
+	}},
+	"Pad": {[]string{"padding", "fill", "padding_mode"}, func(a *arguments) Transform { return a.pad(true) }},
 }
 
 func names() []string {
@@ -297,38 +301,60 @@ func (a *arguments) channels(key string, def [3]float32) [3]float32 {
 	return [3]float32{float32(list[0]), float32(list[1]), float32(list[2])}
 }
 
-func (a *arguments) pad() Transform {
-	whole := func(key string, list []float64, ok bool, highest float64) []float64 {
-		for _, x := range list {
-			ok = ok && x == math.Trunc(x) && x >= 0 && x <= highest
-		}
-		if !ok || len(list) == 0 || len(list) == 3 && key == "padding" || len(list) > 4 {
-			a.failf("%s is %v, which is not what torchvision's Pad takes", key, a.values[key])
-			return []float64{0}
-		}
-		return list
+func (a *arguments) boolean(key string) bool {
+	v, given := a.values[key]
+	b, ok := v.(bool)
+	if given && !ok {
+		a.failf("%s is %v, but must be true or false", key, v)
 	}
-	var t Pad
-	list, ok := numbers(a.values["padding"])
-	switch p := whole("padding", list, ok, maxSide); len(p) {
-	case 1:
-		t.Left, t.Top, t.Right, t.Bottom = int(p[0]), int(p[0]), int(p[0]), int(p[0])
-	case 2:
-		t.Left, t.Top, t.Right, t.Bottom = int(p[0]), int(p[1]), int(p[0]), int(p[1])
-	default:
-		t.Left, t.Top, t.Right, t.Bottom = int(p[0]), int(p[1]), int(p[2]), int(p[3])
-	}
-	if v, given := a.values["fill"]; given {
-		list, ok := numbers(v)
-		switch c := whole("fill", list, ok && len(list) != 2, 255); len(c) {
+	return b
+}
+
+// pad reads a border: one number, two (left and right, top and bottom) or four (left, top, right,
+// bottom), and its colour: one number or three.
+func (a *arguments) pad(required bool) (t Pad) {
+	if v := a.values["padding"]; v != nil || required {
+		switch p := a.wholeNumbers("padding", maxSide, 1, 2, 4); len(p) {
 		case 1:
-			t.Fill = [3]uint8{uint8(c[0]), uint8(c[0]), uint8(c[0])}
-		default:
-			t.Fill = [3]uint8{uint8(c[0]), uint8(c[1]), uint8(c[2])}
+			t.Left, t.Top, t.Right, t.Bottom = p[0], p[0], p[0], p[0]
+		case 2:
+			t.Left, t.Top, t.Right, t.Bottom = p[0], p[1], p[0], p[1]
+		case 4:
+			t.Left, t.Top, t.Right, t.Bottom = p[0], p[1], p[2], p[3]
 		}
 	}
+	t.Fill = a.color("fill")
 	if mode, given := a.values["padding_mode"]; given && mode != "constant" {
 		a.failf("padding_mode is %v, but only constant is supported", mode)
 	}
 	return t
+}
+
+func (a *arguments) color(key string) (c [3]uint8) {
+	if a.values[key] == nil {
+		return c
+	}
+	for i, v := range a.wholeNumbers(key, 255, 1, 3) {
+		if i == 0 {
+			c[1], c[2] = uint8(v), uint8(v)
+		}
+		c[i] = uint8(v)
+	}
+	return c
+}
+
+// wholeNumbers reads as many numbers from 0 to highest as one of counts says; nil if it cannot.
+func (a *arguments) wholeNumbers(key string, highest float64, counts ...int) []int {
+	list, ok := numbers(a.values[key])
+	ok = ok && slices.Contains(counts, len(list))
+	out := make([]int, len(list))
+	for i, x := range list {
+		ok = ok && x == math.Trunc(x) && x >= 0 && x <= highest
+		out[i] = int(x)
+	}
+	if !ok {
+		a.failf("%s is %v, but must be whole numbers from 0 to %v, as many as one of %v", key, a.values[key], highest, counts)
+		return nil
+	}
+	return out
 }

@@ -27,12 +27,12 @@ const (
 func lowSum(a uint64) uint8  { return clipped[uint32(a)>>precision] }
 func highSum(a uint64) uint8 { return clipped[a>>(32+precision)] }
 
-// horizontal makes every pixel of the first rows of dst from the window of that column. It takes
-// two rows at a time, spread to words of two samples each; spread has room for them.
-func horizontal(dst, src plane, rows int, ws []window, spread []uint64) {
+// horizontal makes every pixel of the rows from top to bottom from the window of its column. It
+// takes two rows at a time, spread to words of two samples each; spread has room for them.
+func horizontal(dst, src plane, top, bottom int, ws []window, spread []uint64) {
 	first, end := span(ws)
-	for y := 0; y < rows; y += 2 {
-		other := min(y+1, rows-1)
+	for y := top; y < bottom; y += 2 {
+		other := min(y+1, bottom-1)
 		spreadRows(spread, src.at(first, y), src.at(first, other), end-first)
 		out1, out2 := dst.at(0, y)[:3*len(ws)], dst.at(0, other)[:3*len(ws)]
 		for i := range ws {
@@ -70,44 +70,46 @@ func spreadRows(spread []uint64, row1, row2 []uint8, n int) {
 	}
 }
 
-// vertical makes the first n bytes of every row of dst from the window of that row.
-func vertical(dst, src plane, n int, ws []window) {
+// vertical makes the columns from left to right of every row of dst from the window of that row.
+func vertical(dst, src plane, left, right int, ws []window) {
+	n := 3 * (right - left)
 	for y := range ws {
-		out := dst.at(0, y)[:n]
+		out := dst.pix[y*dst.stride:][:n]
+		at := src.offset(left, ws[y].start)
 		if n < 8 {
-			verticalNarrow(out, src, &ws[y])
+			verticalNarrow(out, src.pix[at:], src.stride, ws[y].weights)
 			continue
 		}
 		for i := 0; i < n; i += 8 {
 			i = min(i, n-8) // the last eight overlap
-			verticalEight(out[i:i+8], src, i, &ws[y])
+			verticalEight(out[i:i+8], src.pix[at+i:], src.stride, ws[y].weights)
 		}
 	}
 }
 
 // verticalEight makes eight neighbouring samples at a time, in four words of two sums.
-func verticalEight(out []uint8, src plane, at int, w *window) {
+func verticalEight(out, in []uint8, stride int, weights []int32) {
 	var a0, a1, a2, a3 uint64 = twoSums, twoSums, twoSums, twoSums
-	at += w.start * src.stride
-	for _, k := range w.weights {
-		x, k := binary.LittleEndian.Uint64(src.pix[at:]), uint64(k)
+	at := 0
+	for _, k := range weights {
+		x, k := binary.LittleEndian.Uint64(in[at:]), uint64(k)
 		a0 += x & twoLow * k
 		a1 += x >> 8 & twoLow * k
 		a2 += x >> 16 & twoLow * k
 		a3 += x >> 24 & twoLow * k
-		at += src.stride
+		at += stride
 	}
 	_ = out[7]
 	out[0], out[1], out[2], out[3] = lowSum(a0), lowSum(a1), lowSum(a2), lowSum(a3)
 	out[4], out[5], out[6], out[7] = highSum(a0), highSum(a1), highSum(a2), highSum(a3)
 }
 
-func verticalNarrow(out []uint8, src plane, w *window) {
+func verticalNarrow(out, in []uint8, stride int, weights []int32) {
 	for i := range out {
-		sum, at := int32(half), w.start*src.stride+i
-		for _, k := range w.weights {
-			sum += int32(src.pix[at]) * k
-			at += src.stride
+		sum, at := int32(half), i
+		for _, k := range weights {
+			sum += int32(in[at]) * k
+			at += stride
 		}
 		out[i] = clipped[uint32(sum>>precision+256)&1023]
 	}

@@ -5,6 +5,10 @@ import (
 	"math/rand/v2"
 )
 
+// Every transform draws its random numbers in the order and by the arithmetic of torch, one 32-bit
+// word for each, so that with a Mersenne Twister behind the generator it would make the very choices
+// that torchvision makes after torch.manual_seed. The tests do that.
+
 // Rand returns the generator for sample index of one epoch: ChaCha8 keyed with the three numbers,
 // each as eight little-endian bytes, and the label "hubtool\x01". A sample's augmentation thus
 // depends on nothing else: neither on the number of workers nor on the order they run in.
@@ -22,6 +26,11 @@ func Rand(seed uint64, epoch, index int) *rand.Rand {
 func uniform(rng *rand.Rand, from, to float32) float32 {
 	x := float32(rng.Uint32()&(1<<24-1)) * (1.0 / (1 << 24))
 	return float32(x*(to-from)) + from
+}
+
+// chance draws as torch.rand(1) < p does.
+func chance(rng *rand.Rand, p float64) bool {
+	return float64(uniform(rng, 0, 1)) < p
 }
 
 // below draws from [0, n) as torch.randint does: one word, reduced modulo n.

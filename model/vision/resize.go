@@ -13,18 +13,26 @@ func Resize(m *Image, w, h int, f Filter) *Image {
 		return m
 	}
 	w, h = max(w, 0), max(h, 0)
-	return resizePart(m, image.Rect(0, 0, m.Width, m.Height), w, h, f, image.Rect(0, 0, w, h))
+	return resizePart(m.view(), image.Rect(0, 0, m.Width, m.Height), w, h, f, image.Rect(0, 0, w, h))
 }
 
-// resizePart resizes the box from of m to w by h pixels, without looking beyond the box, and
-// returns the part of the result inside part. Only what that part depends on is computed.
-func resizePart(m *Image, from image.Rectangle, w, h int, f Filter, part image.Rectangle) *Image {
+// A view holds the pixels of a part of an image.
+type view struct {
+	box image.Rectangle // in the image
+	pix []uint8         // rows of the box without padding
+}
+
+func (m *Image) view() view { return view{image.Rect(0, 0, m.Width, m.Height), m.Pix} }
+
+// resizePart resizes the box from of an image to w by h pixels, without looking beyond the box,
+// and returns what lies inside part. The view must contain what [needed] says.
+func resizePart(v view, from image.Rectangle, w, h int, f Filter, part image.Rectangle) *Image {
 	out := NewImage(part.Dx(), part.Dy())
 	if from.Empty() || part.Empty() {
 		return out
 	}
-	src := plane{m.Pix[3*(from.Min.Y*m.Width+from.Min.X):], 3 * m.Width}
-	dst := plane{out.Pix, 3 * out.Width}
+	src := plane{v.pix, 3 * v.box.Dx(), from.Min.Sub(v.box.Min)}
+	dst := plane{out.Pix, 3 * out.Width, image.Point{}}
 	inW, inH := from.Dx(), from.Dy()
 	if f == Nearest {
 		nearest(dst, src, inW, inH, w, h, part)
@@ -40,27 +48,43 @@ func resizePart(m *Image, from image.Rectangle, w, h int, f Filter, part image.R
 	rows := s.rows.compute(inH, h, k)[part.Min.Y:part.Max.Y]
 	left, right := span(columns)
 	top, bottom := span(rows)
+	if inW == w {
+		left, right = part.Min.X, part.Max.X
+	}
+	if inH == h {
+		top, bottom = part.Min.Y, part.Max.Y
+	}
 	switch {
 	case inW == w && inH == h:
 		for y := range out.Height {
 			copy(out.row(y), src.at(left, top+y))
 		}
 	case inW == w:
-		vertical(dst, plane{src.at(left, 0), src.stride}, 3*(right-left), rows)
+		vertical(dst, src, left, right, rows)
 	case inH == h:
-		horizontal(dst, plane{src.at(0, top), src.stride}, bottom-top, columns, s.words(3*(right-left)))
+		dst.origin.Y = -top
+		horizontal(dst, src, top, bottom, columns, s.words(3*(right-left)))
 	case verticalFirst(inW, inH, w, h):
-		tmp := plane{s.buffer(3 * (right - left) * len(rows)), 3 * (right - left)}
-		vertical(tmp, plane{src.at(left, 0), src.stride}, 3*(right-left), rows)
-		shift(columns, left)
-		horizontal(dst, tmp, len(rows), columns, s.words(3*(right-left)))
+		tmp := plane{s.buffer(3 * (right - left) * len(rows)), 3 * (right - left), image.Pt(-left, 0)}
+		vertical(tmp, src, left, right, rows)
+		horizontal(dst, tmp, 0, len(rows), columns, s.words(3*(right-left)))
 	default:
-		tmp := plane{s.buffer(3 * len(columns) * (bottom - top)), 3 * len(columns)}
-		horizontal(tmp, plane{src.at(0, top), src.stride}, bottom-top, columns, s.words(3*(right-left)))
-		shift(rows, top)
-		vertical(dst, tmp, 3*len(columns), rows)
+		tmp := plane{s.buffer(3 * len(columns) * (bottom - top)), 3 * len(columns), image.Pt(0, -top)}
+		horizontal(tmp, src, top, bottom, columns, s.words(3*(right-left)))
+		vertical(dst, tmp, 0, len(columns), rows)
 	}
 	return out
+}
+
+// needed is the part of the box from that resizePart reads.
+func needed(from image.Rectangle, w, h int, f Filter, part image.Rectangle) image.Rectangle {
+	k, ok := kernels[f]
+	if !ok {
+		return from
+	}
+	left, right := reach(from.Dx(), w, k, part.Min.X, part.Max.X)
+	top, bottom := reach(from.Dy(), h, k, part.Min.Y, part.Max.Y)
+	return image.Rect(left, top, right, bottom).Add(from.Min)
 }
 
 // verticalFirst is the order of the passes, which decides how results round. Pillow 13 begins with
@@ -69,13 +93,17 @@ func verticalFirst(inW, inH, w, h int) bool {
 	return h < inH && inH-h > 2*(inW-w)
 }
 
-// A plane is a run of rows of RGB pixels, stride bytes apart.
+// A plane is a run of rows of RGB pixels, stride bytes apart. The origin is where pixel (0, 0) lies
+// in it; it may be outside if no pixel before the plane is asked for.
 type plane struct {
 	pix    []uint8
 	stride int
+	origin image.Point
 }
 
-func (p plane) at(x, y int) []uint8 { return p.pix[y*p.stride+3*x:] }
+func (p plane) at(x, y int) []uint8 { return p.pix[p.offset(x, y):] }
+
+func (p plane) offset(x, y int) int { return (y+p.origin.Y)*p.stride + 3*(x+p.origin.X) }
 
 // scratch is the memory of one resize, kept for the next.
 type scratch struct {
@@ -116,26 +144,39 @@ type windowTable struct {
 	exact   []float64
 }
 
-// compute derives the windows of a pass from in to out samples. The slices belong to the table.
-func (t *windowTable) compute(in, out int, k kernel) []window {
+// A pass maps out samples to in samples.
+type pass struct {
+	in                      int
+	scale, support, inverse float64
+}
+
+func newPass(in, out int, k kernel) pass {
 	scale := float64(in) / float64(out)
 	stretch := max(scale, 1)
-	support := k.support * stretch
-	inverse := 1 / stretch
+	return pass{in, scale, k.support * stretch, 1 / stretch}
+}
+
+// reach is the range of source samples for one output sample, and the position of its centre. The
+// conversion keeps multiply and add apart, as it does in the kernels.
+func (p pass) reach(i int) (start, end int, center float64) {
+	center = float64((float64(i) + 0.5) * p.scale)
+	return max(int(center-p.support+0.5), 0), min(int(center+p.support+0.5), p.in), center
+}
+
+// compute derives the windows of a pass from in to out samples. The slices belong to the table.
+func (t *windowTable) compute(in, out int, k kernel) []window {
+	p := newPass(in, out, k)
 	// Enough room for all weights, so that they never move.
-	if n := out * (2*int(math.Ceil(support)) + 1); cap(t.weights) < n {
+	if n := out * (2*int(math.Ceil(p.support)) + 1); cap(t.weights) < n {
 		t.weights = make([]int32, 0, n)
 	}
 	t.windows, t.weights = t.windows[:0], t.weights[:0]
 	for i := range out {
-		// The conversion keeps multiply and add apart, as it does in the kernels.
-		center := float64((float64(i) + 0.5) * scale)
-		start := max(int(center-support+0.5), 0)
-		end := min(int(center+support+0.5), in)
+		start, end, center := p.reach(i)
 		t.exact = t.exact[:0]
 		sum := 0.0
 		for j := start; j < end; j++ {
-			w := k.weight((float64(j) - center + 0.5) * inverse)
+			w := k.weight((float64(j) - center + 0.5) * p.inverse)
 			t.exact = append(t.exact, w)
 			sum += w
 		}
@@ -157,8 +198,10 @@ func span(ws []window) (first, end int) {
 	return ws[0].start, last.start + len(last.weights)
 }
 
-func shift(ws []window, by int) {
-	for i := range ws {
-		ws[i].start -= by
-	}
+// reach is the span of the windows for the output samples from first to before end.
+func reach(in, out int, k kernel, first, end int) (int, int) {
+	p := newPass(in, out, k)
+	start, _, _ := p.reach(first)
+	_, stop, _ := p.reach(end - 1)
+	return start, stop
 }

@@ -2,15 +2,34 @@ package vision
 
 import (
 	"fmt"
+	"image"
 	"math"
 	"math/rand/v2"
+	"strconv"
+	"strings"
 )
 
 // Transform is one step on an image, a port of the torchvision class of the same name for PIL
-// images. Apply never changes its argument; it may return it. String gives torchvision's repr.
+// images. Apply never changes its argument, but may return it. String is torchvision's repr.
 type Transform interface {
 	Apply(img *Image, rng *rand.Rand) *Image
 	String() string
+}
+
+// A sizer knows the size it makes of an image; zeros stand for "depends on what is not known".
+type sizer interface {
+	outputSize(width, height int) (w, h int)
+}
+
+// A checker refuses images that it cannot transform.
+type checker interface {
+	check(width, height int) error
+}
+
+// A resizer cuts a box out of an image and resizes it, which a [Pipeline] can do together with
+// decoding and with a crop that follows.
+type resizer interface {
+	geometry(width, height int, rng *rand.Rand) (from image.Rectangle, w, h int, f Filter)
 }
 
 // RandomResizedCrop cuts a random box out of the image and resizes it to Height by Width.
@@ -22,70 +41,48 @@ type RandomResizedCrop struct {
 }
 
 // Apply implements [Transform].
-func (t RandomResizedCrop) Apply(img *Image, rng *rand.Rand) *Image {
-	x, y, w, h := t.box(img.Width, img.Height, rng)
-	return Resize(crop(img, x, y, w, h), t.Width, t.Height, t.Filter)
-}
+func (t RandomResizedCrop) Apply(img *Image, rng *rand.Rand) *Image { return applyResizer(t, img, rng) }
 
-// box is RandomResizedCrop.get_params: ten tries, then the largest central box within Ratio.
-func (t RandomResizedCrop) box(width, height int, rng *rand.Rand) (x, y, w, h int) {
+func (t RandomResizedCrop) outputSize(int, int) (w, h int) { return t.Width, t.Height }
+
+// geometry is RandomResizedCrop.get_params: ten tries, then the largest central box within Ratio.
+func (t RandomResizedCrop) geometry(width, height int, rng *rand.Rand) (from image.Rectangle, w, h int, f Filter) {
 	area := float64(width * height)
-	low := float32(math.Log(float64(float32(t.Ratio[0]))))
-	high := float32(math.Log(float64(float32(t.Ratio[1]))))
+	low, high := logarithm(t.Ratio[0]), logarithm(t.Ratio[1])
 	for range 10 {
 		target := area * float64(uniform(rng, float32(t.Scale[0]), float32(t.Scale[1])))
 		ratio := float64(float32(math.Exp(float64(uniform(rng, low, high)))))
-		w = int(math.RoundToEven(math.Sqrt(target * ratio)))
-		h = int(math.RoundToEven(math.Sqrt(target / ratio)))
+		w, h := round(math.Sqrt(target*ratio)), round(math.Sqrt(target/ratio))
 		if 0 < w && w <= width && 0 < h && h <= height {
-			y = below(rng, height-h+1)
-			x = below(rng, width-w+1)
-			return x, y, w, h
+			y := below(rng, height-h+1)
+			x := below(rng, width-w+1)
+			return image.Rect(x, y, x+w, y+h), t.Width, t.Height, t.Filter
 		}
 	}
 	lowest, highest := min(t.Ratio[0], t.Ratio[1]), max(t.Ratio[0], t.Ratio[1])
 	w, h = width, height
 	if in := float64(width) / float64(height); in < lowest {
-		h = int(math.RoundToEven(float64(w) / lowest))
+		h = max(round(float64(w)/lowest), 1)
 	} else if in > highest {
-		w = int(math.RoundToEven(float64(h) * highest))
+		w = max(round(float64(h)*highest), 1)
 	}
-	return (width - w) / 2, (height - h) / 2, w, h
+	x, y := (width-w)/2, (height-h)/2
+	return image.Rect(x, y, x+w, y+h), t.Width, t.Height, t.Filter
 }
+
+// logarithm is torch.log of a single-precision number.
+func logarithm(x float64) float32 { return float32(math.Log(float64(float32(x)))) }
+
+// round is Python's round: half to even.
+func round(x float64) int { return int(math.RoundToEven(x)) }
 
 func (t RandomResizedCrop) String() string {
 	return fmt.Sprintf("RandomResizedCrop(size=(%d, %d), scale=%s, ratio=%s, interpolation=%s, antialias=True)",
-		t.Height, t.Width, pair(t.Scale), pair(t.Ratio), t.Filter)
+		t.Height, t.Width, rounded(t.Scale), rounded(t.Ratio), t.Filter)
 }
 
-// RandomHorizontalFlip mirrors left and right with probability P.
-type RandomHorizontalFlip struct{ P float64 }
-
-// Apply implements [Transform].
-func (t RandomHorizontalFlip) Apply(img *Image, rng *rand.Rand) *Image {
-	if float64(uniform(rng, 0, 1)) < t.P {
-		return flipX(img)
-	}
-	return img
-}
-
-func (t RandomHorizontalFlip) String() string { return fmt.Sprintf("RandomHorizontalFlip(p=%v)", t.P) }
-
-// RandomVerticalFlip mirrors top and bottom with probability P.
-type RandomVerticalFlip struct{ P float64 }
-
-// Apply implements [Transform].
-func (t RandomVerticalFlip) Apply(img *Image, rng *rand.Rand) *Image {
-	if float64(uniform(rng, 0, 1)) < t.P {
-		return flipY(img)
-	}
-	return img
-}
-
-func (t RandomVerticalFlip) String() string { return fmt.Sprintf("RandomVerticalFlip(p=%v)", t.P) }
-
-// ResizeTo resizes to Height by Width. With Width zero the shorter side becomes Height pixels and
-// the longer one follows, truncated; MaxSize, unless zero, then bounds the longer one.
+// ResizeTo is torchvision's Resize: to Height by Width or, with Width zero, so that the shorter
+// side has Height pixels and the longer one follows; MaxSize, unless zero, then bounds that one.
 type ResizeTo struct {
 	Height, Width int
 	MaxSize       int
@@ -93,12 +90,9 @@ type ResizeTo struct {
 }
 
 // Apply implements [Transform].
-func (t ResizeTo) Apply(img *Image, _ *rand.Rand) *Image {
-	w, h := t.size(img.Width, img.Height)
-	return Resize(img, w, h, t.Filter)
-}
+func (t ResizeTo) Apply(img *Image, rng *rand.Rand) *Image { return applyResizer(t, img, rng) }
 
-func (t ResizeTo) size(width, height int) (w, h int) {
+func (t ResizeTo) outputSize(width, height int) (w, h int) {
 	if t.Width > 0 {
 		return t.Width, t.Height
 	}
@@ -106,9 +100,10 @@ func (t ResizeTo) size(width, height int) (w, h int) {
 	if short <= 0 {
 		return 0, 0
 	}
-	newShort, newLong := t.Height, t.Height*long/short
+	// torchvision truncates the quotient of two floats, which is a whole number where this is.
+	newShort, newLong := t.Height, int(float64(t.Height*long)/float64(short))
 	if t.MaxSize > 0 && newLong > t.MaxSize {
-		newShort, newLong = t.MaxSize*newShort/newLong, t.MaxSize
+		newShort, newLong = int(float64(t.MaxSize*newShort)/float64(newLong)), t.MaxSize
 	}
 	if width <= height {
 		return newShort, newLong
@@ -116,70 +111,77 @@ func (t ResizeTo) size(width, height int) (w, h int) {
 	return newLong, newShort
 }
 
+func (t ResizeTo) geometry(width, height int, _ *rand.Rand) (from image.Rectangle, w, h int, f Filter) {
+	w, h = t.outputSize(width, height)
+	return image.Rect(0, 0, width, height), w, h, t.Filter
+}
+
+func (t ResizeTo) check(width, height int) error { return checkSize(t.outputSize(width, height)) }
+
 func (t ResizeTo) String() string {
 	size, maxSize := fmt.Sprintf("(%d, %d)", t.Height, t.Width), "None"
 	if t.Width == 0 {
-		size = fmt.Sprint(t.Height)
+		size = strconv.Itoa(t.Height)
 	}
 	if t.MaxSize > 0 {
-		maxSize = fmt.Sprint(t.MaxSize)
+		maxSize = strconv.Itoa(t.MaxSize)
 	}
 	return fmt.Sprintf("Resize(size=%s, interpolation=%s, max_size=%s, antialias=True)", size, t.Filter, maxSize)
 }
 
-// CenterCrop cuts Height by Width pixels out of the middle, after padding a smaller image with
-// black.
-type CenterCrop struct{ Height, Width int }
+func applyResizer(t resizer, img *Image, rng *rand.Rand) *Image {
+	from, w, h, f := t.geometry(img.Width, img.Height, rng)
+	if w == img.Width && h == img.Height && from == image.Rect(0, 0, w, h) {
+		return img
+	}
+	return resizePart(img.view(), from, w, h, f, image.Rect(0, 0, w, h))
+}
+
+// RandomHorizontalFlip mirrors left and right with probability P.
+type RandomHorizontalFlip struct{ P float64 }
 
 // Apply implements [Transform].
-func (t CenterCrop) Apply(img *Image, _ *rand.Rand) *Image {
-	return crop(img, centerOffset(img.Width, t.Width), centerOffset(img.Height, t.Height), t.Width, t.Height)
-}
-
-// centerOffset is where the crop begins. A side that is too short is padded by half the
-// difference, rounded down, before it; the other side is then cut at the rounded (half to even)
-// half of the difference.
-func centerOffset(have, want int) int {
-	if want > have {
-		return -((want - have) / 2)
+func (t RandomHorizontalFlip) Apply(img *Image, rng *rand.Rand) *Image {
+	if !chance(rng, t.P) {
+		return img
 	}
-	return int(math.RoundToEven(float64(have-want) / 2))
+	return flipX(img)
 }
 
-func (t CenterCrop) String() string {
-	return fmt.Sprintf("CenterCrop(size=(%d, %d))", t.Height, t.Width)
+func (t RandomHorizontalFlip) outputSize(width, height int) (w, h int) { return width, height }
+
+func (t RandomHorizontalFlip) String() string {
+	return fmt.Sprintf("RandomHorizontalFlip(p=%s)", float(t.P))
 }
 
-// Pad adds a constant border.
-type Pad struct {
-	Left, Top, Right, Bottom int
-	Fill                     [3]uint8
-}
+// RandomVerticalFlip mirrors top and bottom with probability P.
+type RandomVerticalFlip struct{ P float64 }
 
 // Apply implements [Transform].
-func (t Pad) Apply(img *Image, _ *rand.Rand) *Image {
-	out := NewImage(img.Width+t.Left+t.Right, img.Height+t.Top+t.Bottom)
-	for p := out.Pix; len(p) >= 3; p = p[3:] {
-		copy(p, t.Fill[:])
+func (t RandomVerticalFlip) Apply(img *Image, rng *rand.Rand) *Image {
+	if !chance(rng, t.P) {
+		return img
 	}
-	for y := range img.Height {
-		copy(out.row(y + t.Top)[3*t.Left:], img.row(y))
-	}
-	return out
+	return flipY(img)
 }
 
-func (t Pad) String() string {
-	return fmt.Sprintf("Pad(padding=(%d, %d, %d, %d), fill=(%d, %d, %d), padding_mode=constant)",
-		t.Left, t.Top, t.Right, t.Bottom, t.Fill[0], t.Fill[1], t.Fill[2])
+func (t RandomVerticalFlip) outputSize(width, height int) (w, h int) { return width, height }
+
+func (t RandomVerticalFlip) String() string {
+	return fmt.Sprintf("RandomVerticalFlip(p=%s)", float(t.P))
 }
 
-func pair(v [2]float64) string {
-	round := func(x float64) string {
-		s := fmt.Sprint(math.RoundToEven(x*1e4) / 1e4)
-		if x == math.Trunc(x) {
-			s += ".0"
-		}
-		return s
+// float writes a number as Python's repr does.
+func float(x float64) string {
+	s := strconv.FormatFloat(x, 'g', -1, 64)
+	if !strings.ContainsAny(s, ".en") {
+		s += ".0"
 	}
-	return "(" + round(v[0]) + ", " + round(v[1]) + ")"
+	return s
+}
+
+// rounded writes a pair with four decimals at most.
+func rounded(v [2]float64) string {
+	four := func(x float64) string { return float(math.RoundToEven(x*1e4) / 1e4) }
+	return "(" + four(v[0]) + ", " + four(v[1]) + ")"
 }

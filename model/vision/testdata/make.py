@@ -16,6 +16,8 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import torch
+import torchvision.transforms as T
 from PIL import Image, ImageOps
 
 HERE = Path(__file__).parent
@@ -425,6 +427,92 @@ def write_resize():
     print(len(rows), "resizes")
 
 
+def crop_boxes():
+    """[seed, width, height, scale, ratio, [x, y, width, height] ten times over] of RandomResizedCrop."""
+    rng = np.random.RandomState(3)
+    limits = [((0.08, 1.0), (3 / 4, 4 / 3)), ((0.6, 1), (1, 1)), ((0.3, 0.9), (0.5, 2)), ((1, 1), (3 / 4, 4 / 3)), ((0.2, 1.0), (2, 4))]
+    for i in range(150):
+        w, h = (int(v) for v in rng.randint(4, rng.choice([14, 700]), 2))
+        scale, ratio = limits[i % len(limits)]
+        torch.manual_seed(i)
+        boxes = []
+        for _ in range(10):
+            y, x, bh, bw = T.RandomResizedCrop.get_params(Image.new("RGB", (w, h)), list(scale), list(ratio))
+            boxes.append([x, y, bw, bh])
+        yield [i, w, h, scale, ratio, boxes]
+
+
+PIPELINES = [
+    [{"RandomResizedCrop": 24}],
+    [{"RandomResizedCrop": [18, 30]}, "RandomHorizontalFlip"],
+    [{"RandomResizedCrop": {"size": 32, "scale": [0.6, 1.0], "ratio": [0.9, 1.1], "interpolation": "bicubic"}}, "RandomHorizontalFlip"],
+    [{"RandomHorizontalFlip": 0.3}, {"RandomVerticalFlip": {"p": 0.7}}, {"RandomResizedCrop": 16}],
+    [{"Resize": 20}],
+    [{"Resize": [20, 31]}],
+    [{"Resize": {"size": 20, "max_size": 25}}],
+    [{"Resize": {"size": 33, "interpolation": "nearest"}}],
+    [{"Resize": {"size": 19, "interpolation": "lanczos"}}],
+    [{"Resize": {"size": 21, "interpolation": "box"}}],
+    [{"Resize": {"size": 22, "interpolation": "hamming"}}],
+    [{"Resize": {"size": 23, "interpolation": 3}}],
+    [{"CenterCrop": 20}],
+    [{"CenterCrop": [40, 17]}],
+    [{"CenterCrop": [100, 101]}],
+    [{"Resize": 28}, {"CenterCrop": 24}],
+    [{"Resize": 28}, {"CenterCrop": 31}, "RandomVerticalFlip"],
+    [{"Resize": [28, 40]}, {"CenterCrop": [27, 20]}],
+    [{"RandomResizedCrop": 30}, {"CenterCrop": 21}],
+    [{"Pad": 3}, {"Resize": [25, 25]}],
+    [{"Pad": {"padding": [2, 5], "fill": 77}}],
+    [{"Pad": {"padding": [1, 2, 3, 4], "fill": [10, 20, 30]}}],
+    [{"RandomCrop": {"size": 24, "pad_if_needed": True}}],
+    [{"RandomCrop": {"size": [20, 30], "padding": 4, "pad_if_needed": True}}, "RandomHorizontalFlip"],
+    [{"RandomCrop": {"size": 16, "padding": [1, 2], "fill": 9, "pad_if_needed": True}}],
+]
+
+
+def build(spec):
+    steps = []
+    for item in spec:
+        name, args = (item, {}) if isinstance(item, str) else next(iter(item.items()))
+        freeze = lambda v: tuple(v) if isinstance(v, list) else v
+        if isinstance(args, dict):
+            args = {k: freeze(v) for k, v in args.items()}
+            if isinstance(args.get("interpolation"), str):
+                args["interpolation"] = T.InterpolationMode(args["interpolation"])
+            steps.append(getattr(T, name)(**args))
+        else:
+            steps.append(getattr(T, name)(freeze(args)))
+    return T.Compose(steps)
+
+
+def write_transforms():
+    """transforms.json: crop boxes, and what pipelines make of pattern() after torch.manual_seed(seed)."""
+    cases = []
+    for spec in PIPELINES:
+        compose = build(spec)
+        runs = []
+        for seed, (w, h) in enumerate([(37, 29), (29, 37), (24, 24), (80, 25), (21, 70), (1, 1), (33, 1), (40, 60)]):
+            torch.manual_seed(seed)
+            try:
+                image = compose(pattern(w, h))
+                result = f"{image.width}x{image.height} {hashlib.md5(image.tobytes()).hexdigest()}"
+            except ValueError:
+                result = "error"
+            runs.append([seed, w, h, result])
+        cases.append({"spec": spec, "repr": [repr(t) for t in compose.transforms], "runs": runs})
+    values = []
+    for mean, std in [((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]:
+        ramp = Image.fromarray(np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, 2))
+        tensor = T.Normalize(mean, std)(T.ToTensor()(ramp))
+        values.append({"mean": mean, "std": std, "md5": hashlib.md5(tensor.numpy().astype("<f4").tobytes()).hexdigest()})
+    out = {"boxes": list(crop_boxes()), "pipelines": cases, "values": values}
+    lines = ",\n".join(f'"{k}": [\n' + ",\n".join(json.dumps(row) for row in v) + "\n]" for k, v in out.items())
+    (HERE / "transforms.json").write_text("{\n" + lines + "\n}\n")
+    print(len(cases), "pipelines")
+
+
 if __name__ == "__main__":
     write_images()
     write_resize()
+    write_transforms()

@@ -2,10 +2,9 @@ package jpeg
 
 import "image"
 
-// convert assembles the pixels of a box as Pillow's convert("RGB") gives them.
-func (d *Decoder) convert(box image.Rectangle) []uint8 {
+// convert assembles the pixels of a box in out as Pillow's convert("RGB") gives them.
+func (d *Decoder) convert(box image.Rectangle, out []uint8) []uint8 {
 	w := box.Dx()
-	out := make([]uint8, 3*w*box.Dy())
 	var rows [4][]uint8
 	for y := box.Min.Y; y < box.Max.Y; y++ {
 		for i := range d.comps {

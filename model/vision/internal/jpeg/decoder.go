@@ -105,9 +105,10 @@ func (d *Decoder) reset(data []byte) {
 	}
 }
 
-// Decode returns the pixels of a box inside the image, three bytes each, and closes d. The pixels
+// Decode returns the pixels of a box inside the image, three bytes each, in buf if it is large
+// enough, and closes d. The pixels
 // are those of the whole image; the inverse DCT is only run where the box needs it.
-func (d *Decoder) Decode(box image.Rectangle) ([]uint8, error) {
+func (d *Decoder) Decode(box image.Rectangle, buf []uint8) ([]uint8, error) {
 	defer d.Close()
 	if box.Empty() || !box.In(image.Rect(0, 0, d.Width, d.Height)) {
 		return nil, fmt.Errorf("box %v is not inside the image of %d by %d pixels", box, d.Width, d.Height)
@@ -122,7 +123,7 @@ func (d *Decoder) Decode(box image.Rectangle) ([]uint8, error) {
 	if err != nil {
 		return nil, err
 	}
-	return d.convert(box), nil
+	return d.convert(box, grow(buf, 3*box.Dx()*box.Dy())), nil
 }
 
 // needed is the range of MCUs that box depends on: one chroma sample beyond it on each side.

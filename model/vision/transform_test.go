@@ -1,0 +1,278 @@
+package vision
+
+import (
+	"bytes"
+	"crypto/md5"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"image"
+	"math/rand/v2"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// twister is the Mersenne Twister MT19937, torch's generator, as a source of 32-bit words.
+type twister struct {
+	state [624]uint32
+	next  int
+}
+
+func newTwister(seed uint32) *twister {
+	t := &twister{next: 624}
+	t.state[0] = seed
+	for i := 1; i < len(t.state); i++ {
+		t.state[i] = 1812433253*(t.state[i-1]^t.state[i-1]>>30) + uint32(i)
+	}
+	return t
+}
+
+// Uint64 gives the next word to those who ask for 32 bits.
+func (t *twister) Uint64() uint64 {
+	if t.next == 624 {
+		for i := range t.state {
+			y := t.state[i]&0x80000000 | t.state[(i+1)%624]&0x7fffffff
+			t.state[i] = t.state[(i+397)%624] ^ y>>1 ^ y&1*0x9908b0df
+		}
+		t.next = 0
+	}
+	y := t.state[t.next]
+	t.next++
+	y ^= y >> 11
+	y ^= y << 7 & 0x9d2c5680
+	y ^= y << 15 & 0xefc60000
+	return uint64(y^y>>18) << 32
+}
+
+// manualSeed is torch.manual_seed.
+func manualSeed(seed int) *rand.Rand { return rand.New(newTwister(uint32(seed))) }
+
+type transformGolden struct {
+	Boxes     [][]any
+	Pipelines []struct {
+		Spec []any
+		Repr []string
+		Runs [][4]any
+	}
+	Values []struct {
+		Mean, Std [3]float32
+		MD5       string
+	}
+}
+
+func readTransforms(t *testing.T) (g transformGolden) {
+	t.Helper()
+	data, err := os.ReadFile("testdata/transforms.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(data, &g); err != nil {
+		t.Fatal(err)
+	}
+	if len(g.Boxes) < 100 || len(g.Pipelines) < 20 || len(g.Values) == 0 {
+		t.Fatal("transforms.json is not complete")
+	}
+	return g
+}
+
+// numbersOf flattens numbers out of decoded JSON.
+func numbersOf(v any) (out []float64) {
+	switch v := v.(type) {
+	case float64:
+		return []float64{v}
+	case []any:
+		for _, v := range v {
+			out = append(out, numbersOf(v)...)
+		}
+	}
+	return out
+}
+
+func TestCropBoxesAsTorchvision(t *testing.T) {
+	for _, row := range readTransforms(t).Boxes {
+		n := numbersOf(row[:5])
+		crop := RandomResizedCrop{1, 1, [2]float64(n[3:5]), [2]float64(n[5:7]), Bilinear}
+		rng := manualSeed(int(n[0]))
+		for i, box := range row[5].([]any) {
+			b := numbersOf(box)
+			x, y := int(b[0]), int(b[1])
+			want := image.Rect(x, y, x+int(b[2]), y+int(b[3]))
+			if got, _, _, _ := crop.geometry(int(n[1]), int(n[2]), rng); got != want {
+				t.Fatalf("%v: box %d is %v, want %v", row[:5], i, got, want)
+			}
+		}
+	}
+}
+
+func TestPipelinesAsTorchvision(t *testing.T) {
+	for _, c := range readTransforms(t).Pipelines {
+		name, _ := json.Marshal(c.Spec)
+		p, err := ParsePipeline(append(c.Spec, "ToTensor"), Defaults{})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		for i, step := range p.Steps {
+			if step.String() != c.Repr[i] {
+				t.Errorf("%s prints as %s, in Python as %s", name, step, c.Repr[i])
+			}
+		}
+		for _, run := range c.Runs {
+			seed, w, h := int(run[0].(float64)), int(run[1].(float64)), int(run[2].(float64))
+			source := pattern(w, h)
+			got, err := p.Apply(source, manualSeed(seed))
+			if err != nil {
+				if run[3] != "error" {
+					t.Errorf("%s, %dx%d: %v", name, w, h, err)
+				}
+				continue
+			}
+			if digest(got) != run[3] {
+				t.Errorf("%s, %dx%d, seed %d: got %s, want %s", name, w, h, seed, digest(got), run[3])
+			}
+			step := source
+			rng := manualSeed(seed)
+			for _, t := range p.Steps {
+				step = t.Apply(step, rng)
+			}
+			if digest(step) != run[3] {
+				t.Errorf("%s, %dx%d, seed %d: step by step %s, want %s", name, w, h, seed, digest(step), run[3])
+			}
+			if digest(source) != digest(pattern(w, h)) {
+				t.Fatalf("%s changed its input", name)
+			}
+			if ow, oh, ok := p.OutputSize(); ok && (ow != got.Width || oh != got.Height) {
+				t.Errorf("%s: output size %dx%d, but made %s", name, ow, oh, digest(got))
+			}
+		}
+	}
+}
+
+func TestValuesAsTorchvision(t *testing.T) {
+	for _, v := range readTransforms(t).Values {
+		p := Pipeline{Mean: v.Mean, Std: v.Std}
+		var b bytes.Buffer
+		if err := binary.Write(&b, binary.LittleEndian, p.Values()); err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprintf("%x", md5.Sum(b.Bytes())); got != v.MD5 {
+			t.Errorf("mean %v, std %v: got %s, want %s", v.Mean, v.Std, got, v.MD5)
+		}
+	}
+}
+
+// TestLoad checks that decoding only what the steps need changes nothing.
+func TestLoad(t *testing.T) {
+	files, _ := golden(t)
+	pipelines := []*Pipeline{
+		{},
+		{Steps: []Transform{RandomHorizontalFlip{0.5}}},
+		{Steps: []Transform{RandomResizedCrop{9, 12, [2]float64{0.08, 1}, [2]float64{3. / 4, 4. / 3}, Bicubic}, RandomHorizontalFlip{0.5}}},
+		{Steps: []Transform{RandomResizedCrop{9, 12, [2]float64{0.01, 0.1}, [2]float64{3. / 4, 4. / 3}, Nearest}}},
+		{Steps: []Transform{ResizeTo{Height: 14, Filter: Bilinear}, CenterCrop{10, 10}}},
+		{Steps: []Transform{ResizeTo{Height: 40, Width: 40, Filter: Bilinear}, CenterCrop{8, 30}}},
+	}
+	for name, data := range files {
+		for i, p := range pipelines {
+			for seed := range 4 {
+				got, loadErr := p.Load(data, Rand(1, i, seed))
+				m, err := Decode(data)
+				if err == nil {
+					m, err = p.Apply(m, Rand(1, i, seed))
+				}
+				if (err == nil) != (loadErr == nil) {
+					t.Fatalf("%s, pipeline %d: Load says %v, Decode and Apply %v", name, i, loadErr, err)
+				}
+				if err == nil && digest(got) != digest(m) {
+					t.Fatalf("%s, pipeline %d, seed %d: Load gives %s, Decode and Apply %s", name, i, seed, digest(got), digest(m))
+				}
+			}
+		}
+	}
+}
+
+func TestRandDependsOnAll(t *testing.T) {
+	first := Rand(1, 2, 3).Uint64()
+	if Rand(1, 2, 3).Uint64() != first {
+		t.Error("the same numbers give another generator")
+	}
+	for _, other := range []*rand.Rand{Rand(2, 2, 3), Rand(1, 3, 3), Rand(1, 2, 4), Rand(2, 1, 3), Rand(1<<40+1, 2, 3)} {
+		if other.Uint64() == first {
+			t.Error("other numbers give the same generator")
+		}
+	}
+}
+
+func TestParsePipelineErrors(t *testing.T) {
+	spec := []any{
+		map[string]any{"RandomResizeCrop": 224},
+		map[string]any{"Resize": map[string]any{"size": "big", "colour": 1}},
+		map[string]any{"RandomHorizontalFlip": 2.0},
+		7,
+		"Normalize",
+		"ToTensor",
+		"CenterCrop",
+	}
+	_, err := ParsePipeline(spec, Defaults{Size: 10})
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, want := range []string{
+		"did you mean RandomResizedCrop?", `unknown argument "colour"`, "size is big", "p is 2",
+		"transform 4: want a name", "put ToTensor in front", "only Normalize may follow ToTensor",
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is missing in\n%v", want, err)
+		}
+	}
+	for _, spec := range []any{nil, "Resize", []any{}, []any{"Resize"}} {
+		if _, err := ParsePipeline(spec, Defaults{}); err == nil {
+			t.Errorf("%v: no error", spec)
+		}
+	}
+}
+
+func TestParsePipelineDefaults(t *testing.T) {
+	d := Defaults{Mean: [3]float32{.1, .2, .3}, Std: [3]float32{.4, .5, .6}, Size: 30}
+	p, err := ParsePipeline([]any{"Resize", "CenterCrop", "ToTensor", "Normalize"}, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &Pipeline{[]Transform{ResizeTo{30, 0, 0, Bilinear}, CenterCrop{30, 30}}, d.Mean, d.Std}
+	if !reflect.DeepEqual(p, want) {
+		t.Errorf("got %v, want %v", p, want)
+	}
+	p, err = ParsePipeline([]any{"ToTensor"}, d)
+	if err != nil || p.Std != [3]float32{1, 1, 1} || p.Mean != [3]float32{} {
+		t.Errorf("without Normalize: %v, %v", p, err)
+	}
+}
+
+func TestApplyRefuses(t *testing.T) {
+	for _, c := range []struct {
+		step Transform
+		w, h int
+		want string
+	}{
+		{RandomCrop{Height: 5, Width: 5}, 4, 9, "too few"},
+		{ResizeTo{Height: 32768, Filter: Bilinear}, 1, 1000, "above the limit"},
+		{ResizeTo{Height: 2, MaxSize: 2, Filter: Bilinear}, 1, 1000, "0 by"},
+		{Pad{Left: 30000, Top: 30000}, 1, 1, "above the limit"},
+	} {
+		p := Pipeline{Steps: []Transform{RandomHorizontalFlip{}, c.step}}
+		if _, err := p.Apply(NewImage(c.w, c.h), Rand(0, 0, 0)); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v of %dx%d: %v", c.step, c.w, c.h, err)
+		}
+		p.Steps = p.Steps[1:]
+		if _, err := p.Apply(NewImage(c.w, c.h), Rand(0, 0, 0)); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v of %dx%d alone: %v", c.step, c.w, c.h, err)
+		}
+	}
+	for _, m := range []*Image{nil, {}, {Width: 2, Height: 2, Pix: make([]uint8, 11)}} {
+		if _, err := new(Pipeline).Apply(m, nil); err == nil {
+			t.Errorf("%v was accepted", m)
+		}
+	}
+}
