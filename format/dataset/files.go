@@ -261,7 +261,8 @@ func (t *tree) resolve(splits []splitPatterns) ([]splitFiles, error) {
 			files = append(files, matched...)
 		}
 		if len(files) == 0 {
-			return nil, fmt.Errorf("%w: the patterns %q of split %q match nothing in %q", ErrNoData, s.patterns, s.split, t.root)
+			return nil, fmt.Errorf("%w: the patterns %q of split %q match nothing in %q; expected parquet files or a folder of images",
+				ErrNoData, s.patterns, s.split, t.root)
 		}
 		out = append(out, splitFiles{s.split, files})
 	}
