@@ -284,3 +284,33 @@ func NewHead(b Base, parameters ...string) (*Adapter, error) {
 	}
 	return a, nil
 }
+
+// CopyFrom takes over the parameters of another adapter on the same base, which must have been made
+// with the same targets, ranks and scales.
+func (a *Adapter) CopyFrom(other *Adapter) error {
+	var wrong []string
+	for i, t := range a.Targets {
+		if i < len(other.Targets) && t.Name == other.Targets[i].Name && t.Rank == other.Targets[i].Rank && t.Alpha == other.Targets[i].Alpha {
+			continue
+		}
+		wrong = append(wrong, fmt.Sprintf("%s has rank %d and alpha %v here", t.Name, t.Rank, t.Alpha))
+	}
+	if len(other.Targets) > len(a.Targets) {
+		wrong = append(wrong, fmt.Sprintf("it has %d targets, and %d here", len(other.Targets), len(a.Targets)))
+	}
+	if a.Config.PeftType != other.Config.PeftType {
+		wrong = append(wrong, fmt.Sprintf("it is %s, and %s here", other.Config.PeftType, a.Config.PeftType))
+	}
+	for i, p := range a.params {
+		if len(wrong) == 0 && (i >= len(other.params) || other.params[i].Name != p.Name) {
+			wrong = append(wrong, "it lacks "+p.Name)
+		}
+	}
+	if len(wrong) > 0 {
+		return fmt.Errorf("%w:\n  %s", ErrMismatch, strings.Join(wrong, "\n  "))
+	}
+	for i, p := range a.params {
+		copy(p.Values, other.params[i].Values)
+	}
+	return nil
+}

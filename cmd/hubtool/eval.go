@@ -1,0 +1,118 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"regexp"
+	"strconv"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/hubtool/hubtool/adapters/train"
+	"github.com/hubtool/hubtool/format/dataset"
+)
+
+type evalOptions struct {
+	base, dataset, config, split, imageColumn, labelColumn, require string
+	batch                                                           int
+}
+
+func (e *env) evalCommand() *cli.Command {
+	var o evalOptions
+	return &cli.Command{
+		Name:      "eval",
+		Usage:     "measure a model's or an adapter's accuracy on a data set",
+		ArgsUsage: "MODEL",
+		Description: "MODEL is an adapter, whose base is found from its config, or a whole model. Images are prepared as\n" +
+			"preprocessor_config.json says.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "base", Usage: "base model of an adapter, instead of the one in its config", Destination: &o.base},
+			&cli.StringFlag{Name: "dataset", Usage: "data set to evaluate on", Required: true, Destination: &o.dataset},
+			&cli.StringFlag{Name: "dataset-config", Usage: "configuration, if the data set has several", Destination: &o.config},
+			&cli.StringFlag{Name: "split", Usage: "split, such as test or train[:1000]", Value: "test", Destination: &o.split},
+			&cli.StringFlag{Name: "image-column", Usage: "column with the images; default: the only one", Destination: &o.imageColumn},
+			&cli.StringFlag{Name: "label-column", Usage: "column with the class; default: the only one", Destination: &o.labelColumn},
+			&cli.IntFlag{Name: "batch-size", Usage: "images at a time", Value: 32, Destination: &o.batch},
+			&cli.StringFlag{Name: "require", Usage: "exit with 8 unless it holds, such as accuracy>=0.9 or loss<0.5", Destination: &o.require},
+		},
+		Action: func(c *cli.Context) error { return e.eval(c, o) },
+	}
+}
+
+func (e *env) eval(c *cli.Context, o evalOptions) error {
+	required, err := parseRequirement(o.require)
+	if err != nil {
+		return err
+	}
+	if o.batch < 1 {
+		return usage("reading the command line", fmt.Sprintf("--batch-size is %d, but must be positive", o.batch))
+	}
+	ds, err := e.openDataset(c.Context, o.dataset, dataset.Options{Config: o.config, ImageColumn: o.imageColumn, LabelColumn: o.labelColumn})
+	if err != nil {
+		return err
+	}
+	rows, err := ds.Select(o.split)
+	if err != nil {
+		return err
+	}
+	m, err := e.openModel(c.Context, c.Args().First(), o.base)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	p, err := m.Predictor(m.Processor, o.batch)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	l := &train.Loader{Source: rows, Pipeline: m.Processor, Batch: o.batch, Classes: len(m.Labels)}
+	result, err := train.Evaluate(c.Context, p, l, m.Labels, func(done, total int) {
+		e.report(step{Task: "evaluating", Done: int64(done), Total: int64(total), Unit: "images"})
+	})
+	if err != nil {
+		return err
+	}
+	if err := e.result(func(w io.Writer) { evalTable(w, result) }, result); err != nil {
+		return err
+	}
+	return required.check(result)
+}
+
+func evalTable(w io.Writer, r *train.Evaluation) {
+	fmt.Fprintf(w, "accuracy %.4f   loss %.4f   %d images\n\n%-24s %6s %9s %6s\n", r.Accuracy, r.Loss, r.N, "class", "images", "precision", "recall")
+	for _, c := range r.PerClass {
+		fmt.Fprintf(w, "%-24s %6d %9.4f %6.4f\n", oneLine(c.Label), c.N, c.Precision, c.Recall)
+	}
+}
+
+// requirement is a bound on a metric; the zero value always holds.
+type requirement struct {
+	text, metric, op string
+	bound            float64
+}
+
+var requirementSyntax = regexp.MustCompile(`^\s*(accuracy|loss)\s*(>=|<=|>|<)\s*(\S+?)\s*$`)
+
+func parseRequirement(text string) (requirement, error) {
+	if text == "" {
+		return requirement{}, nil
+	}
+	m := requirementSyntax.FindStringSubmatch(text)
+	if m == nil {
+		return requirement{}, usage("reading the command line", fmt.Sprintf("--require is %q, but must be like accuracy>=0.9 or loss<0.5", text))
+	}
+	bound, err := strconv.ParseFloat(m[3], 64)
+	if err != nil {
+		return requirement{}, usage("reading the command line", fmt.Sprintf("--require is %q, but %q is no number", text, m[3]))
+	}
+	return requirement{text, m[1], m[2], bound}, nil
+}
+
+func (r requirement) check(e *train.Evaluation) error {
+	value := map[string]float64{"accuracy": e.Accuracy, "loss": e.Loss}[r.metric]
+	holds := map[string]bool{"": true, ">=": value >= r.bound, "<=": value <= r.bound, ">": value > r.bound, "<": value < r.bound}
+	if holds[r.op] {
+		return nil
+	}
+	return checkFailed("evaluating", fmt.Sprintf("%s is %.4f, but %s is required", r.metric, value, r.text))
+}

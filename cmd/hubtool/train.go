@@ -1,0 +1,412 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/hubtool/hubtool/adapters"
+	"github.com/hubtool/hubtool/adapters/train"
+	"github.com/hubtool/hubtool/format"
+	"github.com/hubtool/hubtool/format/dataset"
+	"github.com/hubtool/hubtool/hub"
+	"github.com/hubtool/hubtool/model/engine"
+	"github.com/hubtool/hubtool/model/vision"
+)
+
+func (e *env) trainCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "train",
+		Usage:     "train an adapter on an image classifier",
+		ArgsUsage: "[CONFIG.yaml]",
+		Description: "Settings come from the file and from flags, which win; \"hubtool init\" writes a file to begin with.\n" +
+			"The first Ctrl-C saves a checkpoint, from which --resume goes on to the bytes of an uninterrupted run.",
+		Flags: append(e.configFlags(), &cli.BoolFlag{Name: "dry-run", Usage: "check everything and print the plan"}),
+		Action: func(c *cli.Context) error {
+			cfg, err := e.loadConfig(c.Args().First())
+			if err != nil {
+				return err
+			}
+			_, err = e.train(c.Context, cfg, c.Bool("dry-run"))
+			return err
+		},
+	}
+}
+
+// plan is a run with everything found, opened and checked.
+type plan struct {
+	config     *Config
+	baseDir    string
+	engine     *engine.Engine
+	classifier *train.Classifier
+	job        train.Job
+	evalSplit  string
+}
+
+func (e *env) train(ctx context.Context, cfg *Config, dryRun bool) (*trainSummary, error) {
+	p, err := e.plan(ctx, cfg, dryRun)
+	if err != nil {
+		return nil, err
+	}
+	defer p.classifier.Close()
+	trainable, all := p.job.Adapter.Count()
+	e.note("trainable params: %s || all params: %s || trainable%%: %.4f", thousands(trainable), thousands(all), 100*float64(trainable)/float64(all))
+	if dryRun {
+		return nil, e.result(p.text, p)
+	}
+	p.job.Report = e.trainingEvents()
+	result, err := train.Run(ctx, p.job)
+	e.endProgress()
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, withHint(err, "%s", resumeHint(cfg))
+		}
+		return nil, err
+	}
+	s, err := e.finishTraining(ctx, p, result)
+	if err != nil {
+		return nil, err
+	}
+	return s, e.result(s.text, s)
+}
+
+func resumeHint(cfg *Config) string {
+	if saved, err := train.Checkpoints(cfg.Training.OutputDir); err == nil && len(saved) > 0 {
+		return fmt.Sprintf("%q is saved: run the same command with --resume to go on", saved[len(saved)-1])
+	}
+	return "nothing was saved yet: run the same command to begin again"
+}
+
+// plan finds and checks all that a run needs, before anything is trained. A dry run opens headers
+// only, and no engine.
+func (e *env) plan(ctx context.Context, cfg *Config, dryRun bool) (p *plan, err error) {
+	p = &plan{config: cfg}
+	if p.baseDir, err = e.model(ctx, cfg.Model); err != nil {
+		return nil, err
+	}
+	trainRows, evalRows, err := e.rows(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	opts := train.OpenOptions{Labels: trainRows.ClassNames(), ReplaceHead: cfg.Training.IgnoreMismatchedSizes, Seed: cfg.Training.Seed}
+	if !dryRun {
+		if p.engine, err = e.openEngine(); err != nil {
+			return nil, err
+		}
+		opts.Backend = p.engine.Backend
+	}
+	if err := refuseHalf(cfg, p.engine); err != nil {
+		return nil, err
+	}
+	if p.classifier, err = train.Open(p.baseDir, opts); err != nil {
+		return nil, err
+	}
+	c := p.classifier
+	defer func() {
+		if err != nil {
+			c.Close()
+		}
+	}()
+	a, err := e.newAdapter(ctx, cfg, c)
+	if err != nil {
+		return nil, err
+	}
+	if c.NewHead && len(a.FullValues()) == 0 {
+		e.note("the classifier is new, and modules_to_save does not name it: it stays at its random weights")
+	}
+	names, err := format.ParseNames(cfg.Adapter.Names)
+	if err != nil {
+		return nil, usage("reading the settings", "adapter."+err.Error())
+	}
+	t := cfg.Training
+	p.job = train.Job{Model: c.Model, Weights: c.Weights, Adapter: a, Names: names, Labels: c.Labels, Config: t.Config, Patience: t.EarlyStoppingPatience}
+	p.job.Train, err = p.loader(trainRows, "transforms.train", cfg.Transforms.Train, []any{map[string]any{"RandomResizedCrop": p.size()}, "RandomHorizontalFlip", "ToTensor", "Normalize"})
+	if err != nil {
+		return nil, err
+	}
+	p.job.Train.Batch, p.job.Train.Shuffle = t.PerDeviceTrainBatchSize, true
+	p.job.Norm = train.Normalization(p.job.Train.Pipeline)
+	if evalRows != nil {
+		p.job.Eval, err = p.loader(evalRows, "transforms.eval", cfg.Transforms.Eval, []any{map[string]any{"Resize": p.size()[0]}, map[string]any{"CenterCrop": p.size()}, "ToTensor", "Normalize"})
+		if err != nil {
+			return nil, err
+		}
+		p.job.Eval.Batch = t.PerDeviceEvalBatchSize
+		if train.Normalization(p.job.Eval.Pipeline) != p.job.Norm {
+			return nil, usage("reading the settings", "transforms.train and transforms.eval normalise differently, but a model has one way")
+		}
+	}
+	if p.job.Resume, err = resumeFrom(t); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// rows opens the data set and divides it as the config says.
+func (e *env) rows(ctx context.Context, p *plan) (trainRows, evalRows *dataset.Rows, err error) {
+	d := p.config.Dataset
+	ds, err := e.openDataset(ctx, d.Path, dataset.Options{Config: d.Name, ImageColumn: d.ImageColumn, LabelColumn: d.LabelColumn})
+	if err != nil {
+		return nil, nil, err
+	}
+	if trainRows, err = ds.Select(d.TrainSplit); err != nil {
+		return nil, nil, err
+	}
+	switch {
+	case d.EvalSplit != "":
+		p.evalSplit = d.EvalSplit
+		evalRows, err = ds.Select(d.EvalSplit)
+	case d.TestSize > 0:
+		p.evalSplit = fmt.Sprintf("%v of %s", d.TestSize, d.TrainSplit)
+		trainRows, evalRows, err = trainRows.TrainTestSplit(d.TestSize, p.config.Training.Seed)
+	}
+	return trainRows, evalRows, err
+}
+
+func (e *env) openDataset(ctx context.Context, ref string, opts dataset.Options) (*dataset.Dataset, error) {
+	dir, err := e.dataset(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	opts.CacheDir = e.dataCache()
+	opts.Unpacking = func(path string) { e.note("unpacking the images of %q once", path) }
+	return dataset.Open(dir, opts)
+}
+
+// refuseHalf says so where half precision is wanted and the engine computes in float32.
+func refuseHalf(cfg *Config, eng *engine.Engine) error {
+	for _, s := range []struct {
+		key   string
+		value Half
+	}{{"fp16", cfg.Training.FP16}, {"bf16", cfg.Training.BF16}} {
+		if s.value == "true" && eng != nil {
+			return usage("reading the settings", fmt.Sprintf("training.%s is true, but training on %s computes in float32: set it to auto or false", s.key, eng.Spec))
+		}
+	}
+	return nil
+}
+
+// newAdapter makes the adapter that the config describes, or starts from the one that it names.
+func (e *env) newAdapter(ctx context.Context, cfg *Config, c *train.Classifier) (*adapters.Adapter, error) {
+	base := train.Base(c.Model, c.Weights)
+	if c.Weights == nil { // a dry run counts parameters and needs no values
+		shapes := map[string][]int{}
+		for _, p := range base.Parameters {
+			shapes[p.Name] = p.Shape
+		}
+		base.Values = func(name string) ([]float32, error) {
+			n := 1
+			for _, d := range shapes[name] {
+				n *= d
+			}
+			return make([]float32, n), nil
+		}
+	}
+	acfg, err := format.ParseAdapterConfig(cfg.Adapter.JSON())
+	if err != nil {
+		return nil, usage("reading the settings", "adapter: "+err.Error())
+	}
+	acfg.BaseModel = &cfg.Model
+	a, err := adapters.New(acfg, base, cfg.Training.Seed)
+	if err != nil || cfg.Training.InitAdapter == "" {
+		return a, err
+	}
+	dir, err := e.model(ctx, cfg.Training.InitAdapter)
+	if err != nil {
+		return nil, err
+	}
+	from, err := adapters.Load(adapters.Dir(dir), base)
+	if err != nil {
+		return nil, err
+	}
+	e.adapterNotes(from)
+	if err := a.CopyFrom(from); err != nil {
+		return nil, fmt.Errorf("starting from the adapter %q: %w", cfg.Training.InitAdapter, err)
+	}
+	return a, nil
+}
+
+// size is the height and width of the model's images.
+func (p *plan) size() []any {
+	h, w := p.classifier.Model.InputSize()
+	return []any{h, w}
+}
+
+func (p *plan) loader(rows *dataset.Rows, key string, spec any, fallback []any) (*train.Loader, error) {
+	if spec == nil {
+		spec = fallback
+	}
+	h, w := p.classifier.Model.InputSize()
+	norm := p.classifier.Processor
+	pipeline, err := vision.ParsePipeline(spec, vision.Defaults{Mean: norm.Mean, Std: norm.Std, Size: min(h, w)})
+	if err != nil {
+		return nil, usage("reading the settings", key+": "+err.Error())
+	}
+	if width, height, ok := pipeline.OutputSize(); !ok || width != w || height != h {
+		return nil, usage("reading the settings", fmt.Sprintf("%s makes no images of %dx%d, which the model takes: end with a crop or a Resize to [%d, %d]", key, w, h, h, w))
+	}
+	t := p.config.Training
+	return &train.Loader{Source: rows, Pipeline: pipeline, Classes: len(p.classifier.Labels), Seed: t.Seed, Workers: t.DataloaderNumWorkers}, nil
+}
+
+// resumeFrom finds the checkpoint to go on from.
+func resumeFrom(t Training) (string, error) {
+	switch t.ResumeFromCheckpoint {
+	case "":
+		return "", nil
+	case "true":
+		saved, err := train.Checkpoints(t.OutputDir)
+		if err == nil && len(saved) == 0 {
+			err = fmt.Errorf("resuming: %q has no checkpoint: %w", t.OutputDir, fs.ErrNotExist)
+		}
+		if err != nil {
+			return "", err
+		}
+		return saved[len(saved)-1], nil
+	default:
+		return string(t.ResumeFromCheckpoint), nil
+	}
+}
+
+// trainingEvents shows a run's progress.
+func (e *env) trainingEvents() func(train.Event) {
+	loss, rate := 0.0, 0.0
+	return func(ev train.Event) {
+		switch {
+		case ev.Evaluation != nil:
+			e.note("epoch %.4g, step %d: eval loss %.4f, accuracy %.2f %%", ev.Epoch, ev.Step, ev.Evaluation.Loss, 100*ev.Evaluation.Accuracy)
+		case ev.EvalTotal > 0:
+			e.report(step{Task: "evaluating", Done: int64(ev.Evaluated), Total: int64(ev.EvalTotal), Unit: "images"})
+		case ev.Checkpoint != "":
+			if e.verbose {
+				e.note("saved %q", ev.Checkpoint)
+			}
+		default:
+			if ev.Log != nil {
+				loss, rate = *ev.Log.Loss, *ev.Log.LearningRate
+			}
+			e.report(step{Task: "training", Done: int64(ev.Step), Total: int64(ev.Steps), Unit: "steps",
+				Text: fmt.Sprintf("epoch %.2f, loss %.4f, lr %.3g, %.1f images/s", ev.Epoch, loss, rate, ev.ImagesPerSecond)})
+		}
+	}
+}
+
+// trainSummary is what train prints.
+type trainSummary struct {
+	OutputDir       string              `json:"output_dir"`
+	Trainable       int                 `json:"trainable_parameters"`
+	All             int                 `json:"all_parameters"`
+	Epochs          []train.EpochResult `json:"epochs"`
+	Best            *train.Best         `json:"best"`
+	ImagesPerSecond float64             `json:"images_per_second"`
+	DataWait        float64             `json:"data_wait"`
+	PeakRSS         int64               `json:"peak_rss"`
+	Engine          string              `json:"engine"`
+	CommitURL       string              `json:"commit_url"`
+}
+
+func (s *trainSummary) text(w io.Writer) { fmt.Fprintln(w, s.OutputDir) }
+
+func (e *env) finishTraining(ctx context.Context, p *plan, result *train.Result) (*trainSummary, error) {
+	dir := p.config.Training.OutputDir
+	out := train.Output{Job: p.job, Result: result, BaseDir: p.baseDir, BaseModel: p.config.Model, Dataset: p.config.Dataset.Path,
+		EvalSplit: p.evalSplit, Software: []string{"hubtool " + buildInfo().Version, "GoMLX, engine " + enginePlainName(p.engine)}}
+	if err := out.Write(ctx, dir); err != nil {
+		return nil, err
+	}
+	text, err := p.config.Encode()
+	if err != nil {
+		return nil, err
+	}
+	if err := format.WriteFileAtomic(filepath.Join(dir, "run.yaml"), text); err != nil {
+		return nil, err
+	}
+	s := &trainSummary{OutputDir: dir, Epochs: result.Epochs, Best: result.Best, ImagesPerSecond: result.ImagesPerSecond, DataWait: result.DataWait,
+		PeakRSS: peakRSS(), Engine: p.engine.Spec}
+	if s.Epochs == nil {
+		s.Epochs = []train.EpochResult{}
+	}
+	s.Trainable, s.All = p.job.Adapter.Count()
+	if p.config.Training.PushToHub {
+		if s.CommitURL, err = e.pushOutput(ctx, p.config.Training); err != nil {
+			return nil, withHint(err, "the adapter is complete in %q: \"hubtool push %s REPO\" sends it", dir, dir)
+		}
+	}
+	return s, nil
+}
+
+func enginePlainName(eng *engine.Engine) string {
+	name, _, _ := strings.Cut(eng.Spec, ":")
+	return name
+}
+
+// pushOutput pushes an output directory less its checkpoints.
+func (e *env) pushOutput(ctx context.Context, t Training) (url string, err error) {
+	client, err := e.client()
+	if err != nil {
+		return "", err
+	}
+	id := t.HubModelID
+	if id == "" {
+		id = filepath.Base(filepath.Clean(t.OutputDir))
+	}
+	if !strings.Contains(id, "/") {
+		me, err := client.WhoAmI(ctx)
+		if err != nil {
+			return "", err
+		}
+		id = me.Name + "/" + id
+	}
+	repo, err := hub.ParseRepo(id)
+	if err != nil {
+		return "", err
+	}
+	commit, err := client.Push(ctx, repo, t.OutputDir, hub.PushOptions{Exclude: []string{"checkpoint-*"}, Private: t.HubPrivateRepo, Message: "Upload adapter"})
+	if err != nil {
+		return "", err
+	}
+	return commit.URL, nil
+}
+
+// planText and MarshalJSON are what a dry run prints.
+func (p *plan) text(w io.Writer) {
+	trainable, all := p.job.Adapter.Count()
+	fmt.Fprintf(w, "model       %s (%s)\n", p.config.Model, p.classifier.Model.Type())
+	fmt.Fprintf(w, "adapter     %s on %d modules, %s of %s parameters\n", p.config.Adapter.PeftType(), len(p.job.Adapter.Targets), thousands(trainable), thousands(all))
+	fmt.Fprintf(w, "data        %d images to train on, %d to evaluate on, %d classes\n", p.job.Train.Source.Len(), p.evalImages(), len(p.job.Labels))
+	fmt.Fprintf(w, "steps       %d\n", train.Steps(p.job.Config, p.job.Train.Source.Len()))
+	fmt.Fprintf(w, "output      %s\n", p.config.Training.OutputDir)
+}
+
+func (p *plan) evalImages() int {
+	if p.job.Eval == nil {
+		return 0
+	}
+	return p.job.Eval.Source.Len()
+}
+
+func (p *plan) MarshalJSON() ([]byte, error) {
+	trainable, all := p.job.Adapter.Count()
+	var targets []string
+	for _, t := range p.job.Adapter.Targets {
+		targets = append(targets, format.Spell(p.classifier.Model.Type(), t.Name, p.job.Names))
+	}
+	return mustJSON(map[string]any{
+		"model": p.config.Model, "trainable_parameters": trainable, "all_parameters": all, "targets": targets, "train_images": p.job.Train.Source.Len(),
+		"eval_images": p.evalImages(), "labels": p.job.Labels, "steps": train.Steps(p.job.Config, p.job.Train.Source.Len()), "output_dir": p.config.Training.OutputDir,
+	}), nil
+}
+
+// thousands writes 1234567 as 1,234,567.
+func thousands(n int) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
