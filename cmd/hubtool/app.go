@@ -54,6 +54,11 @@ func (e *env) commands() []command {
 	return []command{
 		{onHub, e.pullCommand()},
 		{onHub, e.pushCommand()},
+		{onHub, e.cacheCommand()},
+		{onHub, e.packCommand()},
+		{onCache, e.unpackCommand()},
+		{onEndpoint, e.loginCommand()},
+		{0, e.logoutCommand()},
 		{onEndpoint | onToken, e.whoamiCommand()},
 		{onToken, e.serveCommand()},
 		{onHub, e.inspectCommand()},

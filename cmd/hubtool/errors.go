@@ -124,15 +124,19 @@ func (e *env) fail(ctx context.Context, err error) int {
 	if errors.As(err, &advice) && advice.Hint() != "" {
 		end.hint = advice.Hint()
 	}
+	message := accessToken.ReplaceAllString(err.Error(), "hf_…")
 	// Libraries put lists on lines of their own.
-	_, list, _ := strings.Cut(err.Error(), "\n")
+	_, list, _ := strings.Cut(message, "\n")
 	details := []string{}
 	for line := range strings.Lines(list) {
 		details = append(details, strings.TrimSpace(line))
 	}
 	var detailed interface{ Details() []string }
 	if errors.As(err, &detailed) {
-		details = detailed.Details()
+		details = nil
+		for _, d := range detailed.Details() {
+			details = append(details, accessToken.ReplaceAllString(d, "hf_…"))
+		}
 	}
 	e.endProgress()
 	if e.json {
@@ -145,10 +149,10 @@ func (e *env) fail(ctx context.Context, err error) int {
 		}
 		enc := json.NewEncoder(e.err)
 		enc.SetEscapeHTML(false)
-		enc.Encode(map[string]failure{"error": {end.code, end.kind, err.Error(), end.hint, details}})
+		enc.Encode(map[string]failure{"error": {end.code, end.kind, message, end.hint, details}})
 		return end.code
 	}
-	fmt.Fprintf(e.err, "hubtool: %s\n", oneLine(err.Error()))
+	fmt.Fprintf(e.err, "hubtool: %s\n", oneLine(message))
 	if end.hint != "" {
 		fmt.Fprintf(e.err, "hint: %s\n", oneLine(end.hint))
 	}
@@ -156,6 +160,9 @@ func (e *env) fail(ctx context.Context, err error) int {
 }
 
 var newline = regexp.MustCompile(`\s*\n\s*`)
+
+// accessToken is what a user may have put in the wrong place; it must not end up in a log.
+var accessToken = regexp.MustCompile(`\bhf_[A-Za-z0-9]{6,}`)
 
 // oneLine keeps foreign text, such as a tensor's name or a server's answer, from breaking the
 // line or driving the terminal.

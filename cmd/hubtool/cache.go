@@ -1,0 +1,260 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/hubtool/hubtool/hub"
+)
+
+func (e *env) cacheCommand() *cli.Command {
+	repoType := &cli.StringFlag{Name: "repo-type", Usage: "model or dataset (default: model, or what hf:// says)"}
+	removing := []cli.Flag{
+		&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask"},
+		&cli.BoolFlag{Name: "dry-run", Usage: "say what would be removed"},
+	}
+	return &cli.Command{
+		Name:  "cache",
+		Usage: "look after the cache that Python shares",
+		Subcommands: []*cli.Command{
+			{Name: "ls", Usage: "list what the cache holds, largest first", Action: func(*cli.Context) error { return e.cacheList() }},
+			{
+				Name: "verify", Usage: "hash cached files and compare them with the Hub's listing", ArgsUsage: "[REF...]",
+				Description: "Without REF everything in the cache is verified. A damaged file is exit code 6, one that differs\nfrom the Hub 8; files that were never pulled are no fault.",
+				Flags:       []cli.Flag{repoType, &cli.StringFlag{Name: "local-dir", Usage: "verify the files in `DIR`, which REF was pulled to"}},
+				Action:      e.cacheVerify,
+			},
+			{
+				Name: "rm", Usage: "remove repositories, or with REF@REVISION single revisions", ArgsUsage: "REF...",
+				Flags: append(removing, repoType),
+				Action: func(c *cli.Context) error {
+					targets, err := repos(c)
+					if err != nil {
+						return err
+					}
+					return e.cacheRemove(c, func(r *hub.CacheReport) (*hub.Removal, error) { return r.PlanRemoval(targets...) })
+				},
+			},
+			{
+				Name: "prune", Usage: "remove revisions that no branch or tag means, and what dead downloads left",
+				Flags: removing,
+				Action: func(c *cli.Context) error {
+					return e.cacheRemove(c, func(r *hub.CacheReport) (*hub.Removal, error) { return r.PlanPrune(), nil })
+				},
+			},
+		},
+	}
+}
+
+// repos reads all operands as repositories.
+func repos(c *cli.Context) ([]hub.Repo, error) {
+	var list []hub.Repo
+	for _, name := range c.Args().Slice() {
+		r, err := repo(c, name)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, r)
+	}
+	return list, nil
+}
+
+type cachedRepo struct {
+	Repo      string           `json:"repo"`
+	Type      hub.RepoType     `json:"type"`
+	Path      string           `json:"path"`
+	Size      int64            `json:"size"`
+	Modified  time.Time        `json:"modified"`
+	Revisions []cachedRevision `json:"revisions"`
+	Partial   []string         `json:"partial"`
+	Broken    []string         `json:"broken"`
+}
+
+type cachedRevision struct {
+	Commit string   `json:"commit"`
+	Refs   []string `json:"refs"`
+	Path   string   `json:"path"`
+	Size   int64    `json:"size"`
+	Files  int      `json:"files"`
+}
+
+func (e *env) scan() (*hub.CacheReport, error) {
+	client, err := e.client()
+	if err != nil {
+		return nil, err
+	}
+	return client.ScanCache()
+}
+
+func (e *env) cacheList() error {
+	found, err := e.scan()
+	if err != nil {
+		return err
+	}
+	for _, warning := range found.Warnings {
+		e.note("%v", warning)
+	}
+	report := struct {
+		Path     string       `json:"path"`
+		Size     int64        `json:"size"`
+		Repos    []cachedRepo `json:"repos"`
+		Warnings []string     `json:"warnings"`
+	}{found.Dir, found.Size, []cachedRepo{}, []string{}}
+	for _, w := range found.Warnings {
+		report.Warnings = append(report.Warnings, w.Error())
+	}
+	for _, r := range found.Repos {
+		c := cachedRepo{r.Repo.ID, r.Repo.Type, r.Dir, r.Size, r.Modified, []cachedRevision{}, orEmpty(r.Partial), orEmpty(r.Broken)}
+		for _, v := range r.Revisions {
+			c.Revisions = append(c.Revisions, cachedRevision{v.Commit, orEmpty(v.Refs), v.Dir, v.Size, v.Files})
+		}
+		report.Repos = append(report.Repos, c)
+	}
+	return e.result(func(w io.Writer) {
+		for i, r := range report.Repos {
+			fmt.Fprintf(w, "%10s  %s\n", byteSize(r.Size), found.Repos[i].Repo)
+			for _, v := range r.Revisions {
+				fmt.Fprintf(w, "%10s    %.12s %3d files  %s\n", byteSize(v.Size), v.Commit, v.Files, strings.Join(v.Refs, ", "))
+			}
+			if n := len(r.Partial) + len(r.Broken); n > 0 {
+				fmt.Fprintf(w, "%10s    %d files unfinished or broken\n", "", n)
+			}
+		}
+		fmt.Fprintf(w, "%10s  in %s\n", byteSize(report.Size), report.Path)
+	}, report)
+}
+
+type mismatch struct {
+	Name string `json:"name"`
+	Want string `json:"want"`
+	Got  string `json:"got"`
+}
+
+type verifiedRepo struct {
+	Repo      string       `json:"repo"`
+	Type      hub.RepoType `json:"type"`
+	Commit    string       `json:"commit"`
+	Path      string       `json:"path"`
+	Checked   int          `json:"checked"`
+	Damaged   []mismatch   `json:"damaged"`
+	Different []mismatch   `json:"different"`
+	Missing   []string     `json:"missing"`
+	Extra     []string     `json:"extra"`
+}
+
+func (e *env) cacheVerify(c *cli.Context) error {
+	targets, err := repos(c)
+	if err != nil {
+		return err
+	}
+	local := c.String("local-dir")
+	if local != "" && len(targets) != 1 {
+		return usage("verifying files", "--local-dir needs the one REF that was pulled there")
+	}
+	if len(targets) == 0 {
+		found, err := e.scan()
+		if err != nil {
+			return err
+		}
+		for _, r := range found.Repos {
+			for _, v := range r.Revisions {
+				targets = append(targets, hub.Repo{Type: r.Repo.Type, ID: r.Repo.ID, Revision: v.Commit})
+			}
+		}
+	}
+	client, err := e.client()
+	if err != nil {
+		return err
+	}
+	list := []verifiedRepo{}
+	var damaged, different []string
+	for _, t := range targets {
+		v, err := client.Verify(c.Context, t, local)
+		if err != nil {
+			return err
+		}
+		one := verifiedRepo{Repo: v.Repo.ID, Type: v.Repo.Type, Commit: v.Commit, Path: v.Dir, Checked: v.Checked,
+			Damaged: []mismatch{}, Different: []mismatch{}, Missing: orEmpty(v.Missing), Extra: orEmpty(v.Extra)}
+		for _, m := range v.Damaged {
+			one.Damaged = append(one.Damaged, mismatch(m))
+			damaged = append(damaged, fmt.Sprintf("%q of %s", m.Name, t))
+		}
+		for _, m := range v.Different {
+			one.Different = append(one.Different, mismatch(m))
+			different = append(different, fmt.Sprintf("%q of %s", m.Name, t))
+		}
+		list = append(list, one)
+	}
+	if err := e.result(func(w io.Writer) {
+		for _, v := range list {
+			fmt.Fprintf(w, "%s@%.12s: %d files checked, %d damaged, %d different, %d not here, %d not on the Hub\n",
+				v.Repo, v.Commit, v.Checked, len(v.Damaged), len(v.Different), len(v.Missing), len(v.Extra))
+		}
+	}, map[string]any{"ok": len(damaged)+len(different) == 0, "repos": list}); err != nil {
+		return err
+	}
+	if len(damaged) > 0 {
+		return &problemError{is: hub.ErrDamaged, doing: "verifying files: damaged", problems: damaged, hint: "pull again with --force"}
+	}
+	if len(different) > 0 {
+		return checkFailed("verifying files: other content than on the Hub", different...)
+	}
+	return nil
+}
+
+// cacheRemove does what plan says, after asking.
+func (e *env) cacheRemove(c *cli.Context, plan func(*hub.CacheReport) (*hub.Removal, error)) error {
+	found, err := e.scan()
+	if err != nil {
+		return err
+	}
+	removal, err := plan(found)
+	if err != nil {
+		return err
+	}
+	dry := c.Bool("dry-run")
+	if !dry && !removal.Empty() {
+		if err := e.confirm(c.Bool("yes"), "remove %d repositories and %d revisions, %s", len(removal.Repos), len(removal.Revisions), byteSize(removal.Freed)); err != nil {
+			return err
+		}
+		if err := removal.Run(); err != nil {
+			return err
+		}
+	}
+	return e.result(func(w io.Writer) {
+		for _, name := range append(removal.Repos, removal.Revisions...) {
+			fmt.Fprintln(w, oneLine(name))
+		}
+		verb := "freed"
+		if dry {
+			verb = "would free"
+		}
+		fmt.Fprintf(w, "%s %s\n", verb, byteSize(removal.Freed))
+	}, map[string]any{"removed": !dry, "repos": orEmpty(removal.Repos), "revisions": orEmpty(removal.Revisions), "bytes_freed": removal.Freed})
+}
+
+// confirm asks on a terminal. Elsewhere --yes must have been given.
+func (e *env) confirm(yes bool, question string, args ...any) error {
+	if yes {
+		return nil
+	}
+	question = fmt.Sprintf(question, args...)
+	if !isTerminal(e.in) {
+		return usage("asking to "+question, "nobody can answer here; give --yes")
+	}
+	fmt.Fprintf(e.err, "%s? [y/N] ", question)
+	answer, err := bufio.NewReader(e.in).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("asking to %s: %w", question, err)
+	}
+	if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
+		return fmt.Errorf("asking to %s: the answer was no", question)
+	}
+	return nil
+}
