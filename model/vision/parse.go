@@ -117,6 +117,20 @@ var builders = map[string]struct {
 		h, w := a.size("size", true)
 		return RandomCrop{h, w, a.pad(false), a.boolean("pad_if_needed")}
 	}},
+	"ColorJitter": {[]string{"brightness", "contrast", "saturation", "hue"}, func(a *arguments) Transform {
+		return ColorJitter{a.around("brightness", 1, 0, math.Inf(1)), a.around("contrast", 1, 0, math.Inf(1)),
+			a.around("saturation", 1, 0, math.Inf(1)), a.around("hue", 0, -0.5, 0.5)}
+	}},
+	"Grayscale": {[]string{"num_output_channels"}, func(a *arguments) Transform {
+		if n, _ := number(a.values["num_output_channels"]); n != 3 {
+			a.failf("num_output_channels must be 3, as models take RGB images")
+		}
+		return Grayscale{}
+	}},
+	"RandomGrayscale": {[]string{"p"}, func(a *arguments) Transform { return RandomGrayscale{a.share("p", 0.1)} }},
+	"RandomRotation": {[]string{"degrees", "interpolation", "expand", "center", "fill"}, func(a *arguments) Transform {
+		return a.rotation()
+	}},
 	"Pad": {[]string{"padding", "fill", "padding_mode"}, func(a *arguments) Transform { return a.pad(true) }},
 }
 
@@ -357,4 +371,58 @@ func (a *arguments) wholeNumbers(key string, highest float64, counts ...int) []i
 		return nil
 	}
 	return out
+}
+
+// around reads a range of factors: one number is the distance to either side of center.
+func (a *arguments) around(key string, center, lowest, highest float64) *[2]float64 {
+	v, given := a.values[key]
+	if !given {
+		return nil
+	}
+	list, ok := numbers(v)
+	if ok && len(list) == 1 {
+		ok = list[0] >= 0
+		low := center - list[0]
+		if center > 0 {
+			low = max(low, 0)
+		}
+		list = []float64{low, center + list[0]}
+	}
+	if !ok || len(list) != 2 || list[0] < lowest || list[0] > list[1] || list[1] > highest {
+		a.failf("%s is %v, but must be one number or two, lowest and highest, from %v to %v", key, v, lowest, highest)
+		return nil
+	}
+	if list[0] == center && list[1] == center {
+		return nil
+	}
+	return &[2]float64{list[0], list[1]}
+}
+
+func (a *arguments) rotation() RandomRotation {
+	t := RandomRotation{Filter: Nearest, Expand: a.boolean("expand"), Fill: a.color("fill")}
+	list, ok := numbers(a.values["degrees"])
+	if ok && len(list) == 1 {
+		ok = list[0] >= 0
+		list = []float64{-list[0], list[0]}
+	}
+	if ok && len(list) == 2 {
+		t.Degrees = [2]float64(list)
+	} else {
+		a.failf("degrees is %v, but must be one number or two, lowest and highest", a.values["degrees"])
+	}
+	if _, given := a.values["interpolation"]; given {
+		t.Filter = a.filter("interpolation")
+	}
+	if t.Filter != Nearest && t.Filter != Bilinear && t.Filter != Bicubic {
+		a.failf("interpolation is %v, but must be nearest, bilinear or bicubic", t.Filter)
+	}
+	if v := a.values["center"]; v != nil {
+		list, ok := numbers(v)
+		if !ok || len(list) != 2 {
+			a.failf("center is %v, but must be two numbers, x and y", v)
+		} else {
+			t.Center = &[2]float64{list[0], list[1]}
+		}
+	}
+	return t
 }

@@ -21,11 +21,11 @@ func Rand(seed uint64, epoch, index int) *rand.Rand {
 	return rand.New(rand.NewChaCha8(key))
 }
 
-// uniform draws from [from, to) as torch.empty(1).uniform_ does: 24 bits of one 32-bit word,
-// float32 arithmetic.
+// uniform draws from [from, to) as torch.empty(1).uniform_ does: 24 bits of one 32-bit word, and a
+// fused multiply-add in single precision.
 func uniform(rng *rand.Rand, from, to float32) float32 {
 	x := float32(rng.Uint32()&(1<<24-1)) * (1.0 / (1 << 24))
-	return float32(x*(to-from)) + from
+	return float32(float64(x)*float64(to-from) + float64(from)) // the product is exact
 }
 
 // chance draws as torch.rand(1) < p does.
@@ -36,4 +36,17 @@ func chance(rng *rand.Rand, p float64) bool {
 // below draws from [0, n) as torch.randint does: one word, reduced modulo n.
 func below(rng *rand.Rand, n int) int {
 	return int(rng.Uint32() % uint32(n))
+}
+
+// permutation draws the numbers below n in random order as torch.randperm does.
+func permutation(rng *rand.Rand, n int) []int {
+	p := make([]int, n)
+	for i := range p {
+		p[i] = i
+	}
+	for i := range n - 1 {
+		j := i + below(rng, n-i)
+		p[i], p[j] = p[j], p[i]
+	}
+	return p
 }
