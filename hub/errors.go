@@ -110,6 +110,9 @@ func responseError(req *http.Request, status int, h http.Header, body []byte) *E
 		}
 	}
 	e.kind = kindOf(e, req)
+	if status == http.StatusProxyAuthRequired {
+		e.cause = errProxy
+	}
 	return e
 }
 
@@ -124,7 +127,7 @@ var kindByStatus = map[int]error{
 	http.StatusUnauthorized:               ErrAuth,
 	http.StatusForbidden:                  ErrAuth,
 	http.StatusNotFound:                   ErrNotFound,
-	http.StatusProxyAuthRequired:          errProxy,
+	http.StatusProxyAuthRequired:          ErrNetwork,
 	http.StatusRequestTimeout:             ErrNetwork,
 	http.StatusConflict:                   ErrConflict,
 	http.StatusPreconditionFailed:         ErrConflict,

@@ -4,10 +4,6 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
-	"errors"
-	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -174,10 +170,6 @@ func TestDownloadFaults(t *testing.T) {
 	}
 }
 
-var _ = errors.Is
-var _ = fmt.Sprint
-var _ = io.EOF
-var _ = net.ErrClosed
 
 // noBlobOf checks that content that failed its check is nowhere in the cache.
 func noBlobOf(size int64) func(*testing.T, *rig) {

@@ -163,7 +163,7 @@ func (p *pushing) sendObject(ctx context.Context, u *upload, o lfsObject) (sent 
 		r := p.c.api.R().SetContext(ctx).SetHeaders(v.plainHeaders()).SetHeader("Content-Type", lfsType).
 			SetBody([]byte(fmt.Sprintf(`{"oid":%q,"size":%d}`, u.sha256, u.size)))
 		if _, err := p.c.send(r, http.MethodPost, p.c.rewrite(v.Href), nil); err != nil {
-			return sent, fmt.Errorf("%w: the server did not receive what was sent: %w", ErrDamaged, err)
+			return sent, fmt.Errorf("%w: the server did not receive what was sent: %v", ErrDamaged, err)
 		}
 	}
 	p.c.report(Event{File: u.name, State: Done, Done: u.size, Total: u.size})

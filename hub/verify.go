@@ -51,7 +51,7 @@ func (c *Client) verify(ctx context.Context, r Repo, localDir string) (*Verifica
 		if !ok && localDir == "" {
 			return nil, fmt.Errorf("%w in the cache: %s", ErrRevision, v.Commit)
 		}
-		if !ok {
+		if localDir != "" && !(ok && c.offline) {
 			info, err := c.Info(ctx, r)
 			if err != nil {
 				return nil, err
