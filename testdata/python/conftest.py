@@ -206,12 +206,12 @@ RECIPE = {
 }
 
 
-def recipe(path: pathlib.Path, out: pathlib.Path, adapter: dict | None = None, training: dict | None = None, **dataset):
+def recipe(file: pathlib.Path, out: pathlib.Path, adapter: dict | None = None, training: dict | None = None, **dataset):
     """Write RECIPE with changes as a config file (JSON is a config as well); adapter replaces, the others update."""
     config = json.loads(json.dumps(RECIPE))
     if adapter is not None:
         config["adapter"] = {"modules_to_save": ["classifier"], "target_modules": ["query", "value"], **adapter}
     config["training"].update(training or {}, output_dir=str(out))
     config["dataset"].update(dataset)
-    path.write_text(json.dumps(config))
-    return path
+    file.write_text(json.dumps(config))
+    return file

@@ -10,7 +10,7 @@ from goldens import adapters, bases
 from goldens.common import fill
 from peft import LoHaConfig, LoKrConfig, LoraConfig, PeftModel, get_peft_model
 
-BASES = sorted(path.name for path in (GOLDEN / "bases").iterdir() if path.name != "bare")
+BASES = sorted(path.name for path in (GOLDEN / "bases").iterdir() if not path.name.startswith("bare"))
 GOLDENS = sorted(str(path.parent.relative_to(GOLDEN)) for path in GOLDEN.glob("*/*/logits.safetensors"))
 FOREIGN = {"lora/classic-names", "lora/old-config"}  # real, but this PEFT cannot load them: see the goldens' logits
 MUTATING = {"lora/pissa", "lora/olora"}  # PEFT changes the base when it loads them

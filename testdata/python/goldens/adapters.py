@@ -50,6 +50,7 @@ CASES = {
     "lora/oblong": ("oblong", lora(r=5)),
     "lora/nobias": ("nobias", lora(r=2, target_modules=["q_proj", "k_proj", "o_proj"])),
     "lora/bare": ("bare", lora()),
+    "lora/bare-bf16": ("bare-bf16", lora(r=12, lora_alpha=32)),
     "lora/bf16": ("vit-bf16", lora(r=12, lora_alpha=32)),
     "lora/f16": ("vit-f16", lora(r=12, lora_alpha=32)),
     "lora/sharded": ("vit-sharded", lora()),
@@ -95,7 +96,7 @@ PRUNED = {
 def open_base(root: pathlib.Path, name: str, **kwargs):
     """The classifier on a base; a bare one gets a head of as many classes, as PEFT's guide does."""
     folder = root / "bases" / name
-    if name == "bare":
+    if name.startswith("bare"):
         kwargs.update(id2label=dict(enumerate(bases.LABELS)), label2id={label: i for i, label in enumerate(bases.LABELS)})
     torch.manual_seed(0)
     model = ViTForImageClassification.from_pretrained(folder, **kwargs)

@@ -100,12 +100,12 @@ def write(root: pathlib.Path) -> None:
     model = build("vit")
     model.save_pretrained(root / "vit-sharded", max_shard_size="30KB")
     shutil.copy(root / "vit" / "preprocessor_config.json", root / "vit-sharded")
-    for dtype, suffix in ((torch.bfloat16, "bf16"), (torch.float16, "f16")):
-        folder = root / f"vit-{suffix}"
-        build("vit").to(dtype).save_pretrained(folder)
-        shutil.copy(root / "vit" / "preprocessor_config.json", folder)
+    for name, dtype, suffix in (("vit", torch.bfloat16, "bf16"), ("vit", torch.float16, "f16"), ("bare", torch.bfloat16, "bf16")):
+        folder = root / f"{name}-{suffix}"
+        build(name).to(dtype).save_pretrained(folder)
+        shutil.copy(root / name / "preprocessor_config.json", folder)
         # Half-precision weights, arithmetic in float32: what hubtool promises.
-        widened = ViTForImageClassification.from_pretrained(folder, dtype=torch.float32).eval()
+        widened = MODELS[name][0].from_pretrained(folder, dtype=torch.float32).eval()
         pixels = batch_of(widened.config)
         common.save(folder / "batch.safetensors", pixel_values=pixels, **answers(widened, pixels))
     for folder in root.iterdir():
