@@ -95,7 +95,7 @@ func (a *arranger) walk(args []string) bool {
 // giveUp leaves the rest unread, but for how the error is to be printed.
 func (a *arranger) giveUp(rest []string) bool {
 	if slices.Contains(rest, "--json") {
-		a.set.Set("json", "true")
+		_ = a.set.Set("json", "true")
 	}
 	return false
 }

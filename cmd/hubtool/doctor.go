@@ -123,7 +123,7 @@ func (e *env) endpointCheck(ctx context.Context, client *hub.Client) check {
 	if err == nil {
 		var resp *http.Response
 		if resp, err = http.DefaultClient.Do(req); err == nil {
-			resp.Body.Close()
+			_ = resp.Body.Close()
 			k.Found += fmt.Sprintf(", answers after %d ms", time.Since(start).Milliseconds())
 			return k
 		}

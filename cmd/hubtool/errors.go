@@ -149,7 +149,7 @@ func (e *env) fail(ctx context.Context, err error) int {
 		}
 		enc := json.NewEncoder(e.err)
 		enc.SetEscapeHTML(false)
-		enc.Encode(map[string]failure{"error": {end.code, end.kind, message, end.hint, details}})
+		_ = enc.Encode(map[string]failure{"error": {end.code, end.kind, message, end.hint, details}})
 		return end.code
 	}
 	fmt.Fprintf(e.err, "hubtool: %s\n", oneLine(message))

@@ -67,7 +67,7 @@ func (e *env) init(name, out string) error {
 		return err
 	}
 	if out == "" {
-		return e.result(func(w io.Writer) { w.Write(text) }, map[string]string{"recipe": name, "config": string(text)})
+		return e.result(func(w io.Writer) { fmt.Fprintf(w, "%s", text) }, map[string]string{"recipe": name, "config": string(text)})
 	}
 	if err := writeNew(out, text); err != nil {
 		return err

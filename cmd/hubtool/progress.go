@@ -183,12 +183,12 @@ func (m *barMeter) show(s step) {
 	if s.Total > 0 && m.bar.GetMax64() != s.Total {
 		m.bar.ChangeMax64(s.Total)
 	}
-	m.bar.Set64(s.Done)
+	_ = m.bar.Set64(s.Done)
 }
 
 func (m *barMeter) end() {
 	if m.bar != nil {
-		m.bar.Clear()
+		_ = m.bar.Clear()
 		m.bar = nil
 	}
 }

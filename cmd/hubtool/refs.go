@@ -77,7 +77,7 @@ func holds(path string, info fs.FileInfo, want hub.RepoType) bool {
 		})
 	}
 	found := false
-	filepath.WalkDir(path, func(path string, d fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(path, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && slices.Contains(dataExtensions, strings.ToLower(filepath.Ext(path))) {
 			found = true
 			return fs.SkipAll

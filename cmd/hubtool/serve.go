@@ -80,7 +80,7 @@ func serve(ctx context.Context, ln net.Listener, handler http.Handler) error {
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 		defer cancel()
 		if server.Shutdown(grace) != nil {
-			server.Close()
+			_ = server.Close()
 		}
 	})
 	err := server.Serve(ln)
