@@ -8,8 +8,9 @@ import (
 	"golang.org/x/image/tiff"
 )
 
-// maxPixels is where Pillow refuses an image as a decompression bomb: twice MAX_IMAGE_PIXELS.
-const maxPixels = 2 * (1 << 30 / 4 / 3)
+// maxPixels is where Pillow refuses an image as a decompression bomb: twice MAX_IMAGE_PIXELS. The
+// fuzz tests set it lower, to save memory.
+var maxPixels = 2 * (1 << 30 / 4 / 3)
 
 // ErrFormat means that the bytes are no image of a kind that [Decode] reads.
 var ErrFormat = errors.New("it is not a PNG, JPEG, WebP, GIF, BMP or TIFF image")
