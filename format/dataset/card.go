@@ -262,20 +262,31 @@ func parseDataFiles(node *yaml.Node) ([]splitPatterns, error) {
 	return splits, nil
 }
 
-// choose picks the configuration to read: the one asked for, else the only one, the one called default or the one
-// marked default. A repository without configs has a single one called default.
-func (c *card) choose(asked string) (config, error) {
-	configs := c.configs
-	if len(configs) == 0 {
-		configs = []config{{name: "default"}}
+// all returns the configurations; a repository without any has one called default.
+func (c *card) all() []config {
+	if len(c.configs) == 0 {
+		return []config{{name: "default"}}
 	}
-	names := make([]string, len(configs))
+	return c.configs
+}
+
+func (c *card) configNames() []string {
+	var names []string
+	for _, cfg := range c.all() {
+		names = append(names, cfg.name)
+	}
+	return names
+}
+
+// choose picks the configuration to read: the one asked for, else the only one, the one called default or the one
+// marked default.
+func (c *card) choose(asked string) (config, error) {
+	configs, names := c.all(), c.configNames()
 	var defaults []config
-	for i, cfg := range configs {
+	for _, cfg := range configs {
 		if cfg.name == asked {
 			return cfg, nil
 		}
-		names[i] = cfg.name
 		if len(configs) == 1 || cfg.name == "default" || cfg.isDefault {
 			defaults = append(defaults, cfg)
 		}

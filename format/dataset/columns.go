@@ -22,8 +22,8 @@ const (
 	classLabelKind = "ClassLabel"
 )
 
-// chooseImage picks the image column: the one asked for, else the only one of type Image, else, where no types are
-// declared, the only one that looks like it.
+// chooseImage picks the image column: the one asked for, else the only one of type Image, else the only one that looks
+// like it.
 func chooseImage(columns []column, asked string) (column, error) {
 	if asked != "" {
 		c, err := askedColumn(columns, asked)

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -37,6 +38,8 @@ type Options struct {
 // Dataset is an opened data set. It is safe for concurrent use and keeps its files open until Close.
 type Dataset struct {
 	dir     string
+	configs []string
+	config  string
 	splits  []split
 	shards  []shard
 	closers []io.Closer // archives, which several shards may share
@@ -93,14 +96,18 @@ func (d *Dataset) open(opts Options) error {
 	if err != nil {
 		return err
 	}
-	cfg, err := c.choose(opts.Config)
-	if err != nil {
-		return err
-	}
 	files, err := listTree(d.dir)
 	if err != nil {
 		return err
 	}
+	if c.configs == nil {
+		c.configs = files.convertedConfigs()
+	}
+	cfg, err := c.choose(opts.Config)
+	if err != nil {
+		return err
+	}
+	d.config, d.configs = cfg.name, c.configNames()
 	files = files.below(cfg.dataDir)
 	if cfg.patterns == nil {
 		if cfg.patterns, err = files.findPatterns(); err != nil {
@@ -169,6 +176,12 @@ func (d *Dataset) Close() error {
 	return errors.Join(errs...)
 }
 
+// Configs lists the configurations of the data set; a repository that declares none has one called default.
+func (d *Dataset) Configs() []string { return slices.Clone(d.configs) }
+
+// Config is the name of the configuration that was opened.
+func (d *Dataset) Config() string { return d.config }
+
 // Splits lists the splits in the data set's own order.
 func (d *Dataset) Splits() []SplitInfo {
 	infos := make([]SplitInfo, len(d.splits))
@@ -179,7 +192,7 @@ func (d *Dataset) Splits() []SplitInfo {
 }
 
 // ClassNames returns the names of the labels, in label order; empty for an unlabelled data set.
-func (d *Dataset) ClassNames() []string { return d.names }
+func (d *Dataset) ClassNames() []string { return slices.Clone(d.names) }
 
 // Select returns the rows that a split expression names, in the slicing language of datasets: a split, optionally with
 // a slice in rows or whole percents, and sums of those, such as

@@ -437,3 +437,44 @@ func mustRead(t testing.TB, path string) []byte {
 	}
 	return b
 }
+
+// TestConvertedBranch reads the layout of the branch refs/convert/parquet: folders for configurations and splits.
+func TestConvertedBranch(t *testing.T) {
+	dir := write(t, map[string]string{
+		".gitattributes": "x", "fine/test/0000.parquet": threeClasses, "fine/partial-train/0000.parquet": threeClasses,
+		"fine/partial-train/0001.parquet": threeClasses, "coarse/odd_split/0000.parquet": threeClasses,
+	})
+	if _, err := Open(dir, Options{}); !errors.Is(err, ErrConfigName) {
+		t.Errorf("opening one of two configurations: %v", err)
+	}
+	for config, want := range map[string]string{"fine": "[{train 10} {test 5}]", "coarse": "[{odd_split 5}]"} {
+		d, err := Open(dir, Options{Config: config})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		if got := fmt.Sprint(d.Splits()); got != want || d.Config() != config || fmt.Sprint(d.Configs()) != "[coarse fine]" {
+			t.Errorf("%s of %q has the splits %s, want %s", d.Config(), d.Configs(), got, want)
+		}
+	}
+}
+
+// TestPlainNumbers has class numbers that nothing declares the names of, and counts them.
+func TestPlainNumbers(t *testing.T) {
+	dir := write(t, map[string]string{
+		"1.png": picture, "metadata.csv": "file_name,label\n1.png,2\n1.png,\n1.png,0\n1.png,2.0\n1.png,-1\n",
+	})
+	d, err := Open(dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	rows, err := d.Select("train")
+	if err != nil {
+		t.Fatal(err)
+	}
+	classes, unlabelled := rows.Counts()
+	if fmt.Sprint(rows.ClassNames(), classes, unlabelled) != "[0 1 2] [1 0 2] 2" {
+		t.Errorf("classes %q with %v rows, %d without", rows.ClassNames(), classes, unlabelled)
+	}
+}

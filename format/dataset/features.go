@@ -14,8 +14,19 @@ import (
 type feature struct {
 	column string
 	kind   string   // "Image", "ClassLabel", "Value" or another _type of datasets
-	dtype  string   // of a Value: "string", "int64", …
 	names  []string // of a ClassLabel
+}
+
+// numberNames are the names of classes that are only counted: "0", "1" and so on.
+func numberNames(classes int) []string {
+	if classes <= 0 || classes > maxPlainClasses {
+		return nil
+	}
+	names := make([]string, classes)
+	for i := range names {
+		names[i] = strconv.Itoa(i)
+	}
+	return names
 }
 
 // features holds the declared columns in file order where the source has one.
@@ -45,7 +56,7 @@ func parseArrowMetadata(text string) (features, error) {
 }
 
 // parseJSONFeatures reads features as datasets dumps them to JSON: an object from column name to
-// {"_type": "ClassLabel", "names": [...]}, {"_type": "Image"}, {"_type": "Value", "dtype": "string"} and nested kinds.
+// {"_type": "ClassLabel", "names": [...]}, {"_type": "Image"}, {"_type": "Value", …} and nested kinds.
 func parseJSONFeatures(raw json.RawMessage) (features, error) {
 	if len(raw) == 0 || bytes.Equal(raw, []byte("null")) {
 		return nil, nil
@@ -57,15 +68,18 @@ func parseJSONFeatures(raw json.RawMessage) (features, error) {
 	var fs features
 	for column, body := range columns {
 		var one struct {
-			Type  string   `json:"_type"`
-			Dtype string   `json:"dtype"`
-			Names []string `json:"names"`
+			Type    string   `json:"_type"`
+			Names   []string `json:"names"`
+			Classes int      `json:"num_classes"`
 		}
 		// Lists and nested objects do not fit the struct; they can be neither image nor label.
 		if json.Unmarshal(body, &one) != nil {
 			one.Type = "nested"
 		}
-		fs = append(fs, feature{column, one.Type, one.Dtype, one.Names})
+		if one.Names == nil {
+			one.Names = numberNames(one.Classes)
+		}
+		fs = append(fs, feature{column, one.Type, one.Names})
 	}
 	sort.Slice(fs, func(i, j int) bool { return fs[i].column < fs[j].column })
 	return fs, nil
@@ -93,9 +107,9 @@ func parseYAMLFeatures(node *yaml.Node) (features, error) {
 		f := feature{column: entry.Name, kind: "nested"}
 		switch entry.Dtype.Kind {
 		case yaml.ScalarNode:
-			f.kind, f.dtype = "Value", entry.Dtype.Value
-			if f.dtype == "image" {
-				f.kind = "Image"
+			f.kind = "Value"
+			if entry.Dtype.Value == "image" {
+				f.kind = imageKind
 			}
 		case yaml.MappingNode:
 			if err := f.fromYAML(&entry.Dtype); err != nil {
@@ -111,7 +125,8 @@ func (f *feature) fromYAML(dtype *yaml.Node) error {
 	var parsed struct {
 		Image      *yaml.Node `yaml:"image"`
 		ClassLabel *struct {
-			Names yaml.Node `yaml:"names"`
+			Names   yaml.Node `yaml:"names"`
+			Classes int       `yaml:"num_classes"`
 		} `yaml:"class_label"`
 	}
 	if err := dtype.Load(&parsed); err != nil {
@@ -119,13 +134,15 @@ func (f *feature) fromYAML(dtype *yaml.Node) error {
 	}
 	switch {
 	case parsed.ClassLabel != nil:
-		names, err := yamlNames(&parsed.ClassLabel.Names)
-		if err != nil {
-			return err
+		f.kind, f.names = classLabelKind, numberNames(parsed.ClassLabel.Classes)
+		if f.names != nil {
+			return nil
 		}
-		f.kind, f.names = "ClassLabel", names
+		var err error
+		f.names, err = yamlNames(&parsed.ClassLabel.Names)
+		return err
 	case parsed.Image != nil:
-		f.kind = "Image"
+		f.kind = imageKind
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package dataset
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"os"
@@ -210,31 +211,59 @@ func (t *tree) findPatterns() ([]splitPatterns, error) {
 }
 
 func shardedPatterns(files []string) ([]splitPatterns, error) {
-	splits := map[string]bool{}
+	var found []splitPatterns
 	for _, f := range files {
 		m := shardName.FindStringSubmatch(path.Base(f))
 		if m == nil || !isSplit.MatchString(m[1]) {
 			return nil, fmt.Errorf("%w: %q does not begin with a split name of letters, digits and _", ErrSplit, f)
 		}
-		splits[m[1]] = true
+		found = append(found, splitPatterns{m[1], []string{"data/" + m[1] + shardTail}})
 	}
-	var order []string
-	for _, split := range defaultSplits {
-		if splits[split.name] {
-			order = append(order, split.name)
-			delete(splits, split.name)
+	return orderSplits(found), nil
+}
+
+// orderSplits sorts splits as datasets lists them, train, validation, test and then by name, each once.
+func orderSplits(splits []splitPatterns) []splitPatterns {
+	rank := func(name string) int {
+		for i, s := range defaultSplits {
+			if s.name == name {
+				return i
+			}
 		}
+		return len(defaultSplits)
 	}
-	var others []string
-	for split := range splits {
-		others = append(others, split)
+	slices.SortStableFunc(splits, func(a, b splitPatterns) int {
+		return cmp.Or(rank(a.split)-rank(b.split), strings.Compare(a.split, b.split))
+	})
+	return slices.CompactFunc(splits, func(a, b splitPatterns) bool { return a.split == b.split })
+}
+
+// convertedName is how the Hub names files on the branch refs/convert/parquet, to which it converts data sets of other
+// formats: configuration/split/0000.parquet, with the split called partial-… where only its beginning was converted.
+var convertedName = regexp.MustCompile(`\A([^/]+)/(?:partial-)?([^/]+)/[0-9]{4}\.parquet\z`)
+
+// convertedConfigs lists the configurations of a conversion; nil if the files are anything else. Such a branch has no
+// card that would list them.
+func (t *tree) convertedConfigs() []config {
+	var configs []config
+	for _, f := range t.files {
+		if hiddenParts(f) > 0 {
+			continue
+		}
+		m := convertedName.FindStringSubmatch(f)
+		if m == nil || !isSplit.MatchString(m[2]) {
+			return nil
+		}
+		if len(configs) == 0 || configs[len(configs)-1].name != m[1] {
+			configs = append(configs, config{name: m[1]})
+		}
+		last := &configs[len(configs)-1]
+		last.patterns = append(last.patterns, splitPatterns{m[2], []string{path.Dir(f) + "/*.parquet"}})
 	}
-	sort.Strings(others)
-	var found []splitPatterns
-	for _, split := range append(order, others...) {
-		found = append(found, splitPatterns{split, []string{"data/" + split + shardTail}})
+	for i := range configs {
+		configs[i].patterns = orderSplits(configs[i].patterns)
 	}
-	return found, nil
+	return configs
 }
 
 // splitFiles are the data files of one split, in reading order.

@@ -95,11 +95,7 @@ func (s *labelScanner) add(v cell) error {
 
 func (s *labelScanner) classes() []string {
 	if s.numbers {
-		names := make([]string, s.highest+1)
-		for i := range names {
-			names[i] = strconv.Itoa(i)
-		}
-		return names
+		return numberNames(int(s.highest) + 1)
 	}
 	names := make([]string, 0, len(s.names))
 	for name := range s.names {

@@ -78,3 +78,16 @@ func (r *Rows) TrainTestSplit(testSize float64, seed uint64) (train, test *Rows,
 	order := newGenerator(seed).permutation(n)
 	return r.Pick(order[tests:]), r.Pick(order[:tests]), nil
 }
+
+// Counts returns how many rows each class has, in label order, and how many rows have no label.
+func (r *Rows) Counts() (classes []int, unlabelled int) {
+	classes = make([]int, len(r.dataset.names))
+	for i := range r.refs {
+		if label := r.Label(i); label >= 0 {
+			classes[label]++
+		} else {
+			unlabelled++
+		}
+	}
+	return classes, unlabelled
+}
