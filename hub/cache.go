@@ -241,7 +241,7 @@ func (s store) listSnapshot(commit string) ([]File, error) {
 		if err != nil {
 			return err
 		}
-		f := File{Path: filepath.ToSlash(rel), Size: info.Size()}
+		f := File{Path: filepath.ToSlash(rel), Size: info.Size(), unlisted: true}
 		if link, err := os.Readlink(path); err == nil {
 			f.BlobID = filepath.Base(link)
 			if sha256Hex.MatchString(f.BlobID) {

@@ -170,7 +170,6 @@ func TestDownloadFaults(t *testing.T) {
 	}
 }
 
-
 // noBlobOf checks that content that failed its check is nowhere in the cache.
 func noBlobOf(size int64) func(*testing.T, *rig) {
 	return func(t *testing.T, r *rig) {

@@ -68,6 +68,8 @@ type File struct {
 	BlobID  string // git's SHA-1 of the content, or of the pointer to it for LFS files
 	SHA256  string // of the content; LFS files only
 	XetHash string // set if the Hub stores the content in Xet; it is served over HTTP as well
+
+	unlisted bool // found in a snapshot whose listing is unknown
 }
 
 // ETag is the name of the file's content in the cache: SHA256, else BlobID.

@@ -64,13 +64,14 @@ func (c *Client) openLocalDir(s store, commit string, opts PullOptions, files []
 		return nil, err
 	}
 	meta := filepath.Join(abs, filepath.FromSlash(localMeta))
-	if err := t.root.MkdirAll(localMeta+"/download", 0o777); err != nil {
-		return nil, t.escaped(err)
+	for _, sub := range []string{"/download", "/trees"} {
+		if err := t.root.MkdirAll(localMeta+sub, 0o777); err != nil {
+			return nil, t.escaped(err)
+		}
 	}
 	if err := t.root.WriteFile(localMeta+"/.gitignore", []byte("*"), 0o666); err != nil {
 		return nil, err
 	}
-	c.bestEffort("saving the listing", writeTree(meta, commit, files))
 	return t, writeCacheTag(meta)
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -74,23 +75,26 @@ func (c *Client) pull(ctx context.Context, r Repo, opts PullOptions) (*Snapshot,
 		return nil, fmt.Errorf("%w: fetching again is impossible offline", ErrInvalid)
 	}
 	s := c.store(r)
-	commit, files, err := c.resolve(ctx, s, opts)
+	commit, all, err := c.resolve(ctx, s, opts)
 	if err != nil {
 		return nil, err
 	}
-	for _, f := range files {
+	for _, f := range all {
 		// All names before any write, also of files that the patterns leave out.
 		if err := checkPath(f.Path); err != nil {
 			return nil, err
 		}
 	}
-	files, err = selectFiles(files, opts)
+	files, err := selectFiles(all, opts)
 	if err != nil {
 		return nil, err
 	}
 	t, err := c.target(s, commit, opts, files)
 	if err != nil {
 		return nil, err
+	}
+	if _, known := readTree(treeDir(s, opts), commit); !known && !opts.DryRun && listed(all) {
+		c.bestEffort("saving the listing", writeTree(treeDir(s, opts), commit, all))
 	}
 	snap := &Snapshot{Repo: r, Commit: commit, Dir: t.dir(), Files: make([]PulledFile, len(files))}
 	if err := c.each(ctx, len(files), func(ctx context.Context, i int) (err error) {
@@ -131,8 +135,10 @@ func (c *Client) resolve(ctx context.Context, s store, opts PullOptions) (commit
 			return c.resolveCached(s, cachedCommit, opts, err)
 		}
 	}
-	if files, ok := readTree(s.dir, commit); ok {
-		return commit, files, nil
+	for _, dir := range []string{treeDir(s, opts), s.dir} {
+		if files, ok := readTree(dir, commit); ok {
+			return commit, files, nil
+		}
 	}
 	for f, err := range c.Files(ctx, s.repo.at(commit)) {
 		if err == nil {
@@ -144,10 +150,21 @@ func (c *Client) resolve(ctx context.Context, s store, opts PullOptions) (commit
 		}
 		return c.resolveCached(s, commit, opts, err)
 	}
-	if !opts.DryRun {
-		c.bestEffort("saving the listing", writeTree(s.dir, commit, files))
-	}
 	return commit, files, nil
+}
+
+// treeDir is where the listing of a pull's commit is kept.
+func treeDir(s store, opts PullOptions) string {
+	if opts.LocalDir != "" {
+		return filepath.Join(opts.LocalDir, filepath.FromSlash(localMeta))
+	}
+	return s.dir
+}
+
+// listed tells a listing of the Hub from one made of what a snapshot holds, which
+// must not be taken for the commit's.
+func listed(files []File) bool {
+	return len(files) > 0 && !slices.ContainsFunc(files, func(f File) bool { return f.unlisted })
 }
 
 // resolveCached answers from the cache after the Hub could not be asked. reason is
