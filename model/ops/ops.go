@@ -73,19 +73,25 @@ func softmax(t *Tape, x *Node) *Node {
 	})
 }
 
-// Gelu is the exact x·Φ(x), transformers' "gelu"; its derivative is Φ(x) + x·φ(x).
+// Gelu is the exact x·Φ(x), transformers' "gelu"; its derivative is Φ(x) + x·φ(x). Φ, the dearest
+// part, is computed once: GoMLX's fused operation would not leave it for the gradient.
 func Gelu(t *Tape, x *Node) *Node {
-	cdf := func() *Node { return MulScalar(AddScalar(Erf(MulScalar(x, 1/math.Sqrt2)), 1), 0.5) }
-	y, fused := fusedOr(
-		func() *Node { return BackendFusedGelu(x, true) },
-		func() *Node { return Mul(x, cdf()) })
-	if !fused {
+	if t == nil {
+		y, _ := fusedOr(
+			func() *Node { return BackendFusedGelu(x, true) },
+			func() *Node { return Mul(x, normalCDF(x)) })
 		return y
 	}
-	return t.gradient(y, func(v *Node) []*Node {
-		pdf := MulScalar(Exp(MulScalar(Square(x), -0.5)), 1/math.Sqrt(2*math.Pi))
-		return []*Node{Mul(v, Add(cdf(), Mul(x, pdf)))}
+	cdf := normalCDF(x)
+	pdf := func() *Node { return MulScalar(Exp(MulScalar(Square(x), -0.5)), 1/math.Sqrt(2*math.Pi)) }
+	// For autodiff the product's second factor is constant; the gradient by the first covers both.
+	return t.gradient(Mul(x, StopGradient(cdf)), func(v *Node) []*Node {
+		return []*Node{Mul(v, Add(cdf, Mul(x, pdf()))), nil}
 	})
+}
+
+func normalCDF(x *Node) *Node {
+	return MulScalar(AddScalar(Erf(MulScalar(x, 1/math.Sqrt2)), 1), 0.5)
 }
 
 // LayerNorm normalises the last axis of x to mean 0 and variance 1, then scales by gamma and shifts

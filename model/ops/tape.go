@@ -41,8 +41,8 @@ func (t *Tape) Gradient(loss *graph.Node, wrt ...*graph.Node) []*graph.Node {
 var active sync.Map // *graph.Graph → *Tape
 
 func init() {
-	for _, kind := range []graph.NodeType{graph.NodeTypeDotGeneral, graph.NodeTypeFusedSoftmax,
-		graph.NodeTypeFusedGelu, graph.NodeTypeFusedLayerNorm} {
+	for _, kind := range []graph.NodeType{graph.NodeTypeDotGeneral, graph.NodeTypeMul,
+		graph.NodeTypeFusedSoftmax, graph.NodeTypeFusedLayerNorm} {
 		original := graph.VJPRegistration[kind]
 		graph.VJPRegistration[kind] = func(n *graph.Node, vs []*graph.Node, shape shapes.Shape) []*graph.Node {
 			if t, ok := active.Load(n.Graph()); ok {
