@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -240,7 +242,7 @@ func TestUnreachableHub(t *testing.T) {
 		tries := 0
 		srv := httptest.NewUnstartedServer(http.NotFoundHandler())
 		srv.TLS = &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { tries++; return nil, nil }}
-		srv.Config.ErrorLog = nil
+		srv.Config.ErrorLog = log.New(io.Discard, "", 0)
 		srv.StartTLS()
 		defer srv.Close()
 		transport := http.DefaultTransport.(*http.Transport).Clone()

@@ -101,14 +101,15 @@ func (t *localDir) tryBring(ctx context.Context, f File) (PulledFile, error) {
 		got.Cached = false
 		return got, nil
 	}
+	var l *fileLock
 	if !t.opts.DryRun {
 		for _, dir := range []string{path.Dir(f.Path), path.Dir(localMeta + "/download/" + f.Path)} {
 			if err := t.root.MkdirAll(filepath.FromSlash(dir), 0o777); err != nil {
 				return got, err
 			}
 		}
-		l, err := lock(ctx, t.metaPath(f, ".lock"), t.c.waiting(f))
-		if err != nil {
+		var err error
+		if l, err = lock(ctx, t.metaPath(f, ".lock"), t.c.waiting(f)); err != nil {
 			return got, err
 		}
 		defer l.unlock()
@@ -130,7 +131,7 @@ func (t *localDir) tryBring(ctx context.Context, f File) (PulledFile, error) {
 		got.Kept = true
 		return got, nil
 	default:
-		if err := t.write(ctx, f, &got); err != nil {
+		if err := t.write(ctx, f, &got, l.file != nil); err != nil {
 			return got, err
 		}
 	}
@@ -201,7 +202,7 @@ func (t *localDir) sameContent(f File) (bool, error) {
 
 // write puts the content in place: copied from the cache if it is there, else
 // fetched.
-func (t *localDir) write(ctx context.Context, f File, got *PulledFile) error {
+func (t *localDir) write(ctx context.Context, f File, got *PulledFile, locked bool) error {
 	etag := f.ETag()
 	if err := checkETag(etag); err != nil {
 		return err
@@ -216,14 +217,12 @@ func (t *localDir) write(ctx context.Context, f File, got *PulledFile) error {
 		return t.root.Rename(rel, name)
 	}
 	if !t.opts.Force && t.s.blobOK(etag, f.Size) {
-		tmp := stem + "." + randomName() + ".incomplete"
-		if err := copyFile(t.s.blob(etag), tmp); err != nil {
+		if err := t.copyBlob(stem, f, rename); !errors.Is(err, ErrDamaged) {
 			return err
 		}
-		t.c.report(Event{File: f.Path, State: Skipped, Done: f.Size, Total: f.Size})
-		return rename(tmp)
+		t.c.log.Warn("the cached content is damaged; fetching it again", "blob", t.s.blob(etag))
 	}
-	p, err := openPartial(stem, true)
+	p, err := openPartial(stem, locked)
 	if err != nil {
 		return err
 	}
@@ -231,6 +230,26 @@ func (t *localDir) write(ctx context.Context, f File, got *PulledFile) error {
 	got.Cached = false
 	got.Fetched, err = t.c.complete(ctx, p, src, f, rename)
 	return err
+}
+
+// copyBlob takes the content from the cache, hashing it on the way.
+func (t *localDir) copyBlob(stem string, f File, rename func(string) error) error {
+	from, err := os.Open(t.s.blob(f.ETag()))
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	p, err := openPartial(stem, false)
+	if err != nil {
+		return err
+	}
+	p.etag, p.size = f.ETag(), f.Size
+	p.tell = func(State) { t.c.report(Event{File: f.Path, State: Checking, Done: p.pos, Total: f.Size}) }
+	if err := p.copyFrom(from); err != nil {
+		return err
+	}
+	t.c.report(Event{File: f.Path, State: Skipped, Done: f.Size, Total: f.Size})
+	return p.publish(rename)
 }
 
 // shortHash keeps names of files in flight short enough for Windows.

@@ -242,13 +242,9 @@ func (c *Client) receiveBlob(in io.Reader, s store, etag string, size int64) err
 	if err != nil {
 		return err
 	}
-	p.etag, p.size, p.hash = etag, size, newHash(etag, size)
+	p.etag, p.size = etag, size
 	p.tell = func(st State) { c.report(Event{File: etag, State: st, Done: p.pos, Total: size}) }
-	if _, err = io.Copy(p, in); err == nil {
-		err = p.verify()
-	}
-	if err != nil {
-		p.discard()
+	if err := p.copyFrom(in); err != nil {
 		return err
 	}
 	return p.publish(func(from string) error { return os.Rename(from, s.blob(etag)) })

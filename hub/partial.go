@@ -112,6 +112,23 @@ func (p *partial) verify() error {
 	return nil
 }
 
+// copyFrom fills p from a source on this machine, and discards it if that does not
+// have the content.
+func (p *partial) copyFrom(in io.Reader) error {
+	p.hash = newHash(p.etag, p.size)
+	_, err := io.Copy(p, in)
+	switch {
+	case err == nil:
+		err = p.verify()
+	case !isDiskError(err) && !errors.Is(err, ErrDamaged):
+		err = fmt.Errorf("%w: %w", ErrDamaged, err) // the source breaks off
+	}
+	if err != nil {
+		p.discard()
+	}
+	return err
+}
+
 // discard removes the file: nothing in it is worth resuming.
 func (p *partial) discard() {
 	p.file.Close()
