@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"runtime/debug"
 	"strings"
 	"unicode"
 
@@ -157,6 +158,17 @@ func (e *env) fail(ctx context.Context, err error) int {
 		fmt.Fprintf(e.err, "hint: %s\n", oneLine(end.hint))
 	}
 	return end.code
+}
+
+// rescue turns a panic, which is a bug of ours, into exit code 1; Go's own is 2, which means wrong
+// usage here. --verbose shows where it happened.
+func (e *env) rescue(ctx context.Context, code *int) {
+	if p := recover(); p != nil {
+		*code = e.fail(ctx, fmt.Errorf("internal error: %v", p))
+		if e.verbose {
+			fmt.Fprintf(e.err, "%s", debug.Stack())
+		}
+	}
 }
 
 var newline = regexp.MustCompile(`\s*\n\s*`)

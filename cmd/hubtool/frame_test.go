@@ -92,6 +92,24 @@ func TestFailureText(t *testing.T) {
 	}
 }
 
+func TestPanicIsAnInternalError(t *testing.T) {
+	for _, verbose := range []bool{false, true} {
+		e, _, stderr := testEnv()
+		e.verbose = verbose
+		code := 0
+		func() {
+			defer e.rescue(context.Background(), &code)
+			panic("index out of range")
+		}()
+		if code != 1 || !strings.HasPrefix(stderr.String(), "hubtool: internal error: index out of range\nhint: ") {
+			t.Errorf("exit code %d, printed %s", code, stderr)
+		}
+		if strings.Contains(stderr.String(), "goroutine") != verbose {
+			t.Errorf("verbose %v printed %s", verbose, stderr)
+		}
+	}
+}
+
 func TestArrange(t *testing.T) {
 	tests := []struct{ args, want string }{
 		{"pull a b --revision r --json", "hubtool --json=true pull --revision=r -- a b"},

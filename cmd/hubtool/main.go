@@ -16,13 +16,14 @@ func main() {
 }
 
 // run executes one command line and returns the exit code.
-func run(ctx context.Context, args []string, s streams) int {
+func run(ctx context.Context, args []string, s streams) (code int) {
 	draft := newEnv(s) // problems are looked for on a draft, so that all are known before anything runs
 	args, err := arrange(draft, args)
 	if err != nil {
 		return draft.fail(ctx, err)
 	}
 	e := newEnv(s)
+	defer e.rescue(ctx, &code)
 	if err := e.app().RunContext(ctx, args); err != nil {
 		return e.fail(ctx, err)
 	}
