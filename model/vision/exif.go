@@ -9,20 +9,28 @@ import (
 	"regexp"
 )
 
-// orientations are the operations that undo each EXIF orientation.
-var orientations = map[int]func(*Image) *Image{
-	2: flipX,
-	3: func(m *Image) *Image { return flipY(flipX(m)) },
-	4: flipY,
-	5: transpose,
-	6: func(m *Image) *Image { return flipX(transpose(m)) },
-	7: func(m *Image) *Image { return flipY(flipX(transpose(m))) },
-	8: func(m *Image) *Image { return flipY(transpose(m)) },
+// orientations are the operations that undo each EXIF orientation: the axes are exchanged first.
+var orientations = map[int]struct{ transpose, mirrorX, mirrorY bool }{
+	2: {mirrorX: true},
+	3: {mirrorX: true, mirrorY: true},
+	4: {mirrorY: true},
+	5: {transpose: true},
+	6: {transpose: true, mirrorX: true},
+	7: {transpose: true, mirrorX: true, mirrorY: true},
+	8: {transpose: true, mirrorY: true},
 }
 
+// orient may change m.
 func orient(m *Image, orientation int) *Image {
-	if f := orientations[orientation]; f != nil {
-		return f(m)
+	o := orientations[orientation]
+	if o.transpose {
+		m = transpose(m)
+	}
+	if o.mirrorX {
+		mirrorX(m)
+	}
+	if o.mirrorY {
+		mirrorY(m)
 	}
 	return m
 }

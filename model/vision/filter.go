@@ -3,6 +3,8 @@ package vision
 import (
 	"fmt"
 	"math"
+	"strconv"
+	"strings"
 )
 
 // Filter is a resampling filter, numbered as Pillow and preprocessor_config.json number them.
@@ -30,11 +32,11 @@ func (f Filter) String() string {
 // ParseFilter reads the name of a filter, or its number in Pillow.
 func ParseFilter(s string) (Filter, error) {
 	for i, name := range filterNames {
-		if s == name || s == fmt.Sprint(i) {
+		if strings.EqualFold(s, name) || s == strconv.Itoa(i) {
 			return Filter(i), nil
 		}
 	}
-	return 0, fmt.Errorf("unknown interpolation %q; want one of %q", s, filterNames)
+	return 0, fmt.Errorf("unknown filter %q; want one of %s", s, strings.Join(filterNames[:], ", "))
 }
 
 // A kernel is a filter's weight function; it is zero outside [-support, support].

@@ -45,27 +45,31 @@ func fill(m *Image, color [3]uint8) {
 	}
 }
 
-// flipX mirrors left and right into a new image.
-func flipX(m *Image) *Image {
-	out := NewImage(m.Width, m.Height)
-	for y := range m.Height {
-		src, dst := m.row(y), out.row(y)
-		for len(src) >= 3 {
-			n := len(src) - 3
-			dst[0], dst[1], dst[2] = src[n], src[n+1], src[n+2]
-			src, dst = src[:n], dst[3:]
-		}
-	}
-	return out
+func clone(m *Image) *Image {
+	return &Image{m.Width, m.Height, append([]uint8(nil), m.Pix...)}
 }
 
-// flipY mirrors top and bottom into a new image.
-func flipY(m *Image) *Image {
-	out := NewImage(m.Width, m.Height)
+// mirrorX exchanges left and right in place.
+func mirrorX(m *Image) {
 	for y := range m.Height {
-		copy(out.row(m.Height-1-y), m.row(y))
+		row := m.row(y)
+		for len(row) >= 6 {
+			n := len(row) - 3
+			a, b := row[:3], row[n:]
+			a[0], a[1], a[2], b[0], b[1], b[2] = b[0], b[1], b[2], a[0], a[1], a[2]
+			row = row[3:n]
+		}
 	}
-	return out
+}
+
+// mirrorY exchanges top and bottom in place.
+func mirrorY(m *Image) {
+	for y := range m.Height / 2 {
+		a, b := m.row(y), m.row(m.Height-1-y)
+		for i := range a {
+			a[i], b[i] = b[i], a[i]
+		}
+	}
 }
 
 // transpose exchanges rows and columns.

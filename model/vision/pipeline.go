@@ -30,9 +30,9 @@ func (p *Pipeline) Apply(img *Image, rng *rand.Rand) (*Image, error) {
 		return nil, err
 	}
 	if r != nil {
-		return p.run(steps, r.resize(img.view()), rng)
+		return run(steps, r.resize(img.view()), true, rng)
 	}
-	return p.run(steps, img, rng)
+	return run(steps, img, false, rng)
 }
 
 // Load decodes an image file and applies the steps. The result is that of [Decode] and
@@ -42,7 +42,7 @@ func (p *Pipeline) Load(data []byte, rng *rand.Rand) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	if f.name != "JPEG" || orientations[orientation(f.metadata(data))] != nil {
+	if _, turned := orientations[orientation(f.metadata(data))]; turned || f.name != "JPEG" {
 		img, err := Decode(data)
 		if err != nil {
 			return nil, err
@@ -64,7 +64,7 @@ func (p *Pipeline) Load(data []byte, rng *rand.Rand) (*Image, error) {
 		if err != nil {
 			return nil, f.failed(err)
 		}
-		return p.run(steps, &Image{box.Dx(), box.Dy(), pix}, rng)
+		return run(steps, &Image{box.Dx(), box.Dy(), pix}, true, rng)
 	}
 	box = needed(r.from, r.w, r.h, r.filter, r.part)
 	buf := pixels.Get().(*[]uint8)
@@ -72,7 +72,7 @@ func (p *Pipeline) Load(data []byte, rng *rand.Rand) (*Image, error) {
 	if *buf, err = d.Decode(box, *buf); err != nil {
 		return nil, f.failed(err)
 	}
-	return p.run(steps, r.resize(view{box, *buf}), rng)
+	return run(steps, r.resize(view{box, *buf}), true, rng)
 }
 
 // pixels are buffers for decoded images that are resized at once.
@@ -134,12 +134,19 @@ func (p *Pipeline) plan(width, height int, rng *rand.Rand) (*resizing, []Transfo
 	return &r, steps, nil
 }
 
-func (p *Pipeline) run(steps []Transform, img *Image, rng *rand.Rand) (*Image, error) {
+// run applies steps to an image, which they may change if it is owned.
+func run(steps []Transform, img *Image, owned bool, rng *rand.Rand) (*Image, error) {
 	for _, t := range steps {
 		if err := checkStep(t, img.Width, img.Height); err != nil {
 			return nil, err
 		}
-		img = t.Apply(img, rng)
+		if f, ok := t.(inPlacer); ok && owned {
+			f.applyInPlace(img, rng)
+			continue
+		}
+		out := t.Apply(img, rng)
+		owned = owned || out != img
+		img = out
 	}
 	return img, nil
 }

@@ -55,15 +55,16 @@ func (t RandomRotation) rotate(img *Image, angle float64) *Image {
 		angle += 360
 	}
 	if t.Center == nil {
+		// EXIF's orientations 3, 8 and 6 stand for these turns.
 		switch square := t.Expand || img.Width == img.Height; {
 		case angle == 0:
 			return img
 		case angle == 180:
-			return flipY(flipX(img))
+			return orient(clone(img), 3)
 		case angle == 90 && square:
-			return flipY(transpose(img))
+			return orient(img, 8)
 		case angle == 270 && square:
-			return flipX(transpose(img))
+			return orient(img, 6)
 		}
 	}
 	w, h := img.Width, img.Height

@@ -32,6 +32,11 @@ type resizer interface {
 	geometry(width, height int, rng *rand.Rand) (from image.Rectangle, w, h int, f Filter)
 }
 
+// An inPlacer can also change the image itself, which a [Pipeline] allows once it has made its own.
+type inPlacer interface {
+	applyInPlace(img *Image, rng *rand.Rand)
+}
+
 // RandomResizedCrop cuts a random box out of the image and resizes it to Height by Width.
 type RandomResizedCrop struct {
 	Height, Width int
@@ -142,10 +147,15 @@ type RandomHorizontalFlip struct{ P float64 }
 
 // Apply implements [Transform].
 func (t RandomHorizontalFlip) Apply(img *Image, rng *rand.Rand) *Image {
-	if !chance(rng, t.P) {
-		return img
+	img = clone(img)
+	t.applyInPlace(img, rng)
+	return img
+}
+
+func (t RandomHorizontalFlip) applyInPlace(img *Image, rng *rand.Rand) {
+	if chance(rng, t.P) {
+		mirrorX(img)
 	}
-	return flipX(img)
 }
 
 func (t RandomHorizontalFlip) outputSize(width, height int) (w, h int) { return width, height }
@@ -159,10 +169,15 @@ type RandomVerticalFlip struct{ P float64 }
 
 // Apply implements [Transform].
 func (t RandomVerticalFlip) Apply(img *Image, rng *rand.Rand) *Image {
-	if !chance(rng, t.P) {
-		return img
+	img = clone(img)
+	t.applyInPlace(img, rng)
+	return img
+}
+
+func (t RandomVerticalFlip) applyInPlace(img *Image, rng *rand.Rand) {
+	if chance(rng, t.P) {
+		mirrorY(img)
 	}
-	return flipY(img)
 }
 
 func (t RandomVerticalFlip) outputSize(width, height int) (w, h int) { return width, height }

@@ -50,6 +50,10 @@ var crParts, cbParts [256]uint64
 const (
 	redLane, blueLane, greenLane = 48, 32, 16
 	lumaParts                    = 1<<redLane + 1<<blueLane + 1<<greenLane
+
+	// A lane from 256 to 511 is a sample already.
+	outOfRange = 0x300 * lumaParts
+	inRange    = 0x100 * lumaParts
 )
 
 // clamp maps a lane, with its offset of 256, to a sample.
@@ -77,9 +81,11 @@ func convertYCC(dst, ys, cbs, crs []uint8) {
 			break
 		}
 		v := crParts[crs[i]] + cbParts[cbs[i]] + uint64(y)*lumaParts
-		dst[0] = clamp[v>>redLane&1023]
-		dst[1] = clamp[v>>greenLane&1023]
-		dst[2] = clamp[v>>blueLane&1023]
+		if v&outOfRange == inRange {
+			dst[0], dst[1], dst[2] = uint8(v>>redLane), uint8(v>>greenLane), uint8(v>>blueLane)
+		} else {
+			dst[0], dst[1], dst[2] = clamp[v>>redLane&1023], clamp[v>>greenLane&1023], clamp[v>>blueLane&1023]
+		}
 		dst = dst[3:]
 	}
 }

@@ -1,5 +1,7 @@
 package jpeg
 
+import "encoding/binary"
+
 // Constants of the inverse DCT of Loeffler, Ligtenberg and Moschytz as libjpeg's jidctint.c
 // scales them: 13 fraction bits.
 const (
@@ -23,10 +25,9 @@ func (c *component) inverse(b *block, last, x, y int) {
 	dst, stride := c.plane[y*c.stride+x:], c.stride
 	q := &c.quant
 	if last == 0 {
-		v := sample((int32(b[0]*q[0])+4)>>3 + 128)
+		v := clip((int32(b[0]*q[0])+4)>>3 + 128)
 		for range 8 {
-			row := (*[8]uint8)(dst)
-			*row = [8]uint8{v, v, v, v, v, v, v, v}
+			binary.LittleEndian.PutUint64(dst, uint64(v)*0x0101010101010101)
 			dst = dst[min(stride, len(dst)):]
 		}
 		return
@@ -85,18 +86,19 @@ func (c *component) inverse(b *block, last, x, y int) {
 		t2 = t2*fix3_072711026 + z2 + z3
 		t3 = t3*fix1_501321110 + z1 + z4
 
+		v0, v7 := (e0+t3)>>18, (e0-t3)>>18
+		v1, v6 := (e1+t2)>>18, (e1-t2)>>18
+		v2, v5 := (e2+t1)>>18, (e2-t1)>>18
+		v3, v4 := (e3+t0)>>18, (e3-t0)>>18
+		if uint32(v0|v1|v2|v3|v4|v5|v6|v7) > 255 {
+			v0, v1, v2, v3 = clip(v0), clip(v1), clip(v2), clip(v3)
+			v4, v5, v6, v7 = clip(v4), clip(v5), clip(v6), clip(v7)
+		}
 		row := (*[8]uint8)(dst)
-		row[0], row[7] = sample((e0+t3)>>18), sample((e0-t3)>>18)
-		row[1], row[6] = sample((e1+t2)>>18), sample((e1-t2)>>18)
-		row[2], row[5] = sample((e2+t1)>>18), sample((e2-t1)>>18)
-		row[3], row[4] = sample((e3+t0)>>18), sample((e3-t0)>>18)
+		row[0], row[1], row[2], row[3] = uint8(v0), uint8(v1), uint8(v2), uint8(v3)
+		row[4], row[5], row[6], row[7] = uint8(v4), uint8(v5), uint8(v6), uint8(v7)
 		dst = dst[min(stride, len(dst)):]
 	}
 }
 
-func sample(v int32) uint8 {
-	if uint32(v) > 255 {
-		v = ^(v >> 31)
-	}
-	return uint8(v)
-}
+func clip(v int32) int32 { return min(max(v, 0), 255) }
