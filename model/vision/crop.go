@@ -16,7 +16,6 @@ func (t CenterCrop) Apply(img *Image, _ *rand.Rand) *Image {
 
 func (t CenterCrop) outputSize(int, int) (w, h int) { return t.Width, t.Height }
 
-// offset is where the crop begins; negative where the image is padded.
 func (t CenterCrop) offset(width, height int) (x, y int) {
 	return centerOffset(width, t.Width), centerOffset(height, t.Height)
 }
@@ -28,6 +27,27 @@ func centerOffset(have, want int) int {
 		return -((want - have) / 2)
 	}
 	return round(float64(have-want) / 2)
+}
+
+// ProcessorCrop is the center_crop of transformers' image processors, PIL backend. It differs from
+// [CenterCrop] where half of the difference is not whole: it cuts the half, rounded down, and pads
+// the half, rounded up, before the image.
+type ProcessorCrop struct{ Height, Width int }
+
+// Apply implements [Transform].
+func (t ProcessorCrop) Apply(img *Image, _ *rand.Rand) *Image {
+	x, y := t.offset(img.Width, img.Height)
+	return crop(img, x, y, t.Width, t.Height)
+}
+
+func (t ProcessorCrop) outputSize(int, int) (w, h int) { return t.Width, t.Height }
+
+func (t ProcessorCrop) offset(width, height int) (x, y int) {
+	return (width - t.Width) >> 1, (height - t.Height) >> 1 // rounds down below zero, too
+}
+
+func (t ProcessorCrop) String() string {
+	return fmt.Sprintf("center_crop(height=%d, width=%d)", t.Height, t.Width)
 }
 
 func (t CenterCrop) String() string {

@@ -121,9 +121,10 @@ func (p *Pipeline) plan(width, height int, rng *rand.Rand) (*resizing, []Transfo
 	r.part = image.Rect(0, 0, r.w, r.h)
 	steps = steps[1:]
 	if len(steps) > 0 {
-		if c, ok := steps[0].(CenterCrop); ok {
+		if c, ok := steps[0].(cutter); ok {
 			x, y := c.offset(r.w, r.h)
-			if part := image.Rect(x, y, x+c.Width, y+c.Height); part.In(r.part) {
+			w, h := c.outputSize(r.w, r.h)
+			if part := image.Rect(x, y, x+w, y+h); part.In(r.part) {
 				r.part, steps = part, steps[1:]
 			}
 		}
@@ -200,7 +201,8 @@ func (p *Pipeline) String() string {
 }
 
 // Processor is transformers' ViTImageProcessor with the PIL backend: an image of any shape becomes
-// w by h pixels, which are then normalized.
+// w by h pixels, which are then normalized. A processor that crops, too, is a Pipeline of [ResizeTo]
+// and [ProcessorCrop].
 func Processor(w, h int, f Filter, mean, std [3]float32) *Pipeline {
 	return &Pipeline{Steps: []Transform{ResizeTo{Height: h, Width: w, Filter: f}}, Mean: mean, Std: std}
 }

@@ -37,6 +37,13 @@ type inPlacer interface {
 	applyInPlace(img *Image, rng *rand.Rand)
 }
 
+// A cutter cuts a box of its output size out of the image, at an offset that is negative where it
+// pads.
+type cutter interface {
+	sizer
+	offset(width, height int) (x, y int)
+}
+
 // RandomResizedCrop cuts a random box out of the image and resizes it to Height by Width.
 type RandomResizedCrop struct {
 	Height, Width int

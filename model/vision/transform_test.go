@@ -10,7 +10,9 @@ import (
 	"math/rand/v2"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -60,6 +62,7 @@ type transformGolden struct {
 		Mean, Std [3]float32
 		MD5       string
 	}
+	Processors [][4]any
 }
 
 func readTransforms(t *testing.T) (g transformGolden) {
@@ -163,6 +166,71 @@ func TestValuesAsTorchvision(t *testing.T) {
 	}
 }
 
+func TestProcessorsAsTransformers(t *testing.T) {
+	half := [3]float32{0.5, 0.5, 0.5}
+	imagenet := &Pipeline{Mean: [3]float32{0.485, 0.456, 0.406}, Std: [3]float32{0.229, 0.224, 0.225}}
+	pipelines := []*Pipeline{
+		Processor(224, 224, Bilinear, half, half),
+		Processor(25, 18, Bicubic, imagenet.Mean, imagenet.Std),
+		{[]Transform{ResizeTo{Height: 26, Filter: Bilinear}, ProcessorCrop{21, 24}}, half, half},
+		{[]Transform{ResizeTo{Height: 20, Filter: Bilinear}, ProcessorCrop{31, 26}}, half, half},
+	}
+	rows := readTransforms(t).Processors
+	for i, row := range rows {
+		p := pipelines[i*len(pipelines)/len(rows)]
+		m, err := p.Apply(pattern(int(row[1].(float64)), int(row[2].(float64))), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		values := p.Values()
+		var b bytes.Buffer
+		for c := range 3 {
+			for j := c; j < len(m.Pix); j += 3 {
+				if err := binary.Write(&b, binary.LittleEndian, values[c][m.Pix[j]]); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if got := fmt.Sprintf("%dx%d %x", m.Width, m.Height, md5.Sum(b.Bytes())); got != row[3] {
+			t.Errorf("%v of %vx%v: got %s, want %s", row[0], row[1], row[2], got, row[3])
+		}
+	}
+}
+
+// TestWorkers checks that samples do not depend on who prepares them, and in which order.
+func TestWorkers(t *testing.T) {
+	data := sceneJPEG(t, 120, 90, 85)
+	p, err := ParsePipeline([]any{map[string]any{"RandomResizedCrop": 32}, "RandomHorizontalFlip",
+		map[string]any{"ColorJitter": 0.3}, "ToTensor"}, Defaults{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const samples = 40
+	prepare := func(workers int) []string {
+		out := make([]string, samples)
+		var wg sync.WaitGroup
+		for w := range workers {
+			wg.Go(func() {
+				for i := samples - 1 - w; i >= 0; i -= workers {
+					if m, err := p.Load(data, Rand(7, 3, i)); err != nil {
+						t.Error(err)
+					} else {
+						out[i] = digest(m)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		return out
+	}
+	want := prepare(1)
+	for _, workers := range []int{2, 7} {
+		if got := prepare(workers); !slices.Equal(got, want) {
+			t.Errorf("%d workers make other samples than one", workers)
+		}
+	}
+}
+
 // TestLoad checks that decoding only what the steps need changes nothing.
 func TestLoad(t *testing.T) {
 	files, _ := golden(t)
@@ -172,6 +240,7 @@ func TestLoad(t *testing.T) {
 		{Steps: []Transform{RandomResizedCrop{9, 12, [2]float64{0.08, 1}, [2]float64{3. / 4, 4. / 3}, Bicubic}, RandomHorizontalFlip{0.5}}},
 		{Steps: []Transform{RandomResizedCrop{9, 12, [2]float64{0.01, 0.1}, [2]float64{3. / 4, 4. / 3}, Nearest}}},
 		{Steps: []Transform{ResizeTo{Height: 14, Filter: Bilinear}, CenterCrop{10, 10}}},
+		{Steps: []Transform{ResizeTo{Height: 15, Filter: Bilinear}, ProcessorCrop{12, 9}, RandomVerticalFlip{0.5}}},
 		{Steps: []Transform{ResizeTo{Height: 40, Width: 40, Filter: Bilinear}, CenterCrop{8, 30}}},
 	}
 	for name, data := range files {

@@ -1,6 +1,6 @@
 """Makes the golden files of this folder with Pillow and torchvision:
 
-    python make.py            # needs pillow 13, torchvision, numpy
+    python make.py            # pillow 13.0, torchvision 0.29, transformers 5.23, numpy
 
 images.zip holds the encoded images, images.json what Pillow makes of each: size and MD5 of the RGB
 bytes of exif_transpose(image).convert("RGB"), or "error". The other files are described where they
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import torchvision.transforms as T
 from PIL import Image, ImageOps
+from transformers import ViTImageProcessorPil
 
 HERE = Path(__file__).parent
 
@@ -34,8 +35,7 @@ def picture(w, h, seed=0, mode="RGB"):
         v[(x * rng.uniform(-1, 1) + y * rng.uniform(-1, 1)) > rng.uniform(0, 10)] += 80
         channels.append(v + rng.normal(0, 25, (h, w)) * (x > w / 2))
     a = np.clip(np.stack(channels, -1), 0, 255).astype(np.uint8)
-    return Image.fromarray(a[..., 0] if len(mode) == 1 else a, mode) if mode in ("L", "RGB", "RGBA", "CMYK") else \
-        Image.merge(mode, [Image.fromarray(a[..., i]) for i in range(len(mode))])
+    return Image.merge(mode, [Image.fromarray(a[..., i]) for i in range(len(mode))])
 
 
 def encode(image, kind, **options):
@@ -149,7 +149,6 @@ def jpeg_cases():
                 yield f"jpeg/{w}x{h}-ycck{transform}{end}", jpeg_join(ycck)
             yield f"jpeg/{w}x{h}-cmyk-bare{end}", jpeg_join([(m, p) for m, p in seg if m != 0xEE])
             yield f"jpeg/{w}x{h}-rgb{end}", encode(picture(w, h), "JPEG", quality=85, keep_rgb=True, progressive=progressive)
-    ycck = encode(picture(16 * 6, 16, mode="CMYK"), "JPEG", quality=85)
     rgb = jpeg_segments(encode(picture(20, 20), "JPEG", quality=85, subsampling=0))
     bare = [(m, p) for m, p in rgb if m != 0xE0]
     adobe = b"Adobe\0\x64\0\0\0\0"
@@ -505,6 +504,20 @@ def build(spec):
     return T.Compose(steps)
 
 
+def processors():
+    """MD5 of the pixel_values, float32 and channels first, of image processors with the PIL backend."""
+    for settings in [
+        {},
+        {"size": {"height": 18, "width": 25}, "resample": 3, "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]},
+        {"size": {"shortest_edge": 26}, "do_center_crop": True, "crop_size": {"height": 21, "width": 24}},
+        {"size": {"shortest_edge": 20}, "do_center_crop": True, "crop_size": {"height": 31, "width": 26}},
+    ]:
+        processor = ViTImageProcessorPil(**settings)
+        for w, h in [(37, 29), (30, 61), (26, 26), (224, 224)]:
+            values = processor(pattern(w, h), return_tensors="np")["pixel_values"][0]
+            yield [settings, w, h, f"{values.shape[2]}x{values.shape[1]} {hashlib.md5(values.astype('<f4').tobytes()).hexdigest()}"]
+
+
 def write_transforms():
     """transforms.json: crop boxes, and what pipelines make of pattern() after torch.manual_seed(seed)."""
     cases = []
@@ -525,7 +538,7 @@ def write_transforms():
         ramp = Image.fromarray(np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, 2))
         tensor = T.Normalize(mean, std)(T.ToTensor()(ramp))
         values.append({"mean": mean, "std": std, "md5": hashlib.md5(tensor.numpy().astype("<f4").tobytes()).hexdigest()})
-    out = {"boxes": list(crop_boxes()), "pipelines": cases, "values": values}
+    out = {"boxes": list(crop_boxes()), "pipelines": cases, "values": values, "processors": list(processors())}
     lines = ",\n".join(f'"{k}": [\n' + ",\n".join(json.dumps(row) for row in v) + "\n]" for k, v in out.items())
     (HERE / "transforms.json").write_text("{\n" + lines + "\n}\n")
     print(len(cases), "pipelines")
