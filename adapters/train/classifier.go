@@ -48,29 +48,34 @@ type OpenOptions struct {
 const LabelsFile = "id2label.json"
 
 // Open opens the classifier whose base is in dir.
-func Open(dir string, opts OpenOptions) (c *Classifier, err error) {
-	c = &Classifier{}
-	if c.Config, err = format.ReadModelConfig(dir); err != nil {
+func Open(dir string, opts OpenOptions) (*Classifier, error) {
+	cfg, err := format.ReadModelConfig(dir)
+	if err != nil {
 		return nil, err
 	}
-	if c.Checkpoint, err = format.Open(dir); err != nil {
+	ck, err := format.Open(dir)
+	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			c.Checkpoint.Close()
-		}
-	}()
+	c := &Classifier{Checkpoint: ck, Config: cfg}
+	if err := c.open(dir, opts); err != nil {
+		ck.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *Classifier) open(dir string, opts OpenOptions) (err error) {
 	c.Labels = opts.Labels
 	replace := opts.ReplaceHead
 	if c.Labels == nil {
 		if c.Labels, err = knownLabels(c.Config, opts.Adapter); err != nil {
-			return nil, err
+			return err
 		}
 		replace = opts.Adapter != "" // which brings its own head
 	}
 	if c.Model, err = model.New(c.Config, len(c.Labels)); err != nil {
-		return nil, fmt.Errorf("opening %q: %w", dir, err)
+		return fmt.Errorf("opening %q: %w", dir, err)
 	}
 	load := model.LoadOptions{NewHead: opts.Labels != nil || opts.Adapter != "", ReplaceHead: replace, InitStd: c.Config.InitializerRange, Seed: opts.Seed}
 	if opts.Backend == nil {
@@ -79,18 +84,18 @@ func Open(dir string, opts OpenOptions) (c *Classifier, err error) {
 		c.Weights, c.NewHead, err = model.Load(opts.Backend, c.Checkpoint, c.Model, load)
 	}
 	if err != nil {
-		return nil, headHint(err)
+		return headHint(err)
 	}
 	if opts.Adapter != "" {
 		if c.Adapter, err = adapters.Load(opts.Adapter, Base(c.Model, c.Weights)); err != nil {
-			return nil, err
+			return err
 		}
 		if c.NewHead && len(c.Adapter.FullValues()) == 0 {
-			return nil, fmt.Errorf("loading adapter %q: %w: neither it nor the base has a classifier", opts.Adapter, adapters.ErrMismatch)
+			return fmt.Errorf("loading adapter %q: %w: neither it nor the base has a classifier", opts.Adapter, adapters.ErrMismatch)
 		}
 	}
 	c.Processor, err = processor(c.Model, opts.Adapter, dir)
-	return c, err
+	return err
 }
 
 // headHint says what to do about a head that does not fit.
