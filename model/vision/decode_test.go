@@ -4,10 +4,12 @@ import (
 	"archive/zip"
 	"crypto/md5"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"regexp"
+	"strings"
 	"testing"
 )
 
@@ -64,5 +66,27 @@ func TestDecodeAsPillow(t *testing.T) {
 		if got != want[name] {
 			t.Errorf("%s: got %s (%v), want %s", name, got, err, want[name])
 		}
+	}
+}
+
+func TestDecodeRefuses(t *testing.T) {
+	for _, c := range []struct{ data, want string }{
+		{"", "not a PNG"},
+		{"<svg></svg>", "not a PNG"},
+		{"\xff\xd8\xff", "decoding JPEG image: the file is truncated"},
+		{"GIF89a", "decoding GIF image"},
+		{"GIF89a\xff\xff\xff\xff\x00\x00\x00,\x00\x00\x00\x00\xff\xff\xff\xff\x00\x08", "decompression bomb"},
+		{"RIFF\x16\x00\x00\x00WEBPVP8X\x0a\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\xff\xff", "decompression bomb"},
+		{"RIFF\x04\x00\x00\x00WEBP", "decoding WebP image"},
+	} {
+		if _, err := Decode([]byte(c.data)); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q: got %v, want %q", c.data, err, c.want)
+		}
+		if _, err := new(Pipeline).Load([]byte(c.data), nil); err == nil {
+			t.Errorf("%q: Load gives no error", c.data)
+		}
+	}
+	if _, err := Decode([]byte("text")); !errors.Is(err, ErrFormat) {
+		t.Errorf("text gives %v, want ErrFormat", err)
 	}
 }

@@ -103,7 +103,7 @@ func gifPixels(b []byte, n int) ([]uint8, error) {
 	if len(b) < 1 || b[0] < 1 || b[0] > 8 {
 		return nil, errGIF
 	}
-	r := lzw.NewReader(&gifData{rest: b[1:]}, lzw.LSB, max(int(b[0]), 2))
+	r := lzw.NewReader(bytes.NewReader(gifData(b[1:])), lzw.LSB, max(int(b[0]), 2))
 	defer r.Close()
 	// The buffer grows with the data, so that a small file cannot claim much memory.
 	var out bytes.Buffer
@@ -113,37 +113,15 @@ func gifPixels(b []byte, n int) ([]uint8, error) {
 	return out.Bytes(), nil
 }
 
-// gifData joins data blocks to a stream.
-type gifData struct {
-	block, rest []byte
-}
-
-func (d *gifData) ReadByte() (byte, error) {
-	for len(d.block) == 0 {
-		if len(d.rest) < 1 {
-			return 0, io.ErrUnexpectedEOF
-		}
-		n := min(int(d.rest[0]), len(d.rest)-1)
-		if n == 0 {
-			return 0, io.ErrUnexpectedEOF
-		}
-		d.block, d.rest = d.rest[1:1+n], d.rest[1+n:]
+// gifData joins data blocks up to an empty one. It does not mind a missing end, because the pixels
+// may be complete before.
+func gifData(b []byte) (data []byte) {
+	for len(b) > 1 && b[0] > 0 {
+		n := min(int(b[0]), len(b)-1)
+		data = append(data, b[1:1+n]...)
+		b = b[1+n:]
 	}
-	c := d.block[0]
-	d.block = d.block[1:]
-	return c, nil
-}
-
-func (d *gifData) Read(p []byte) (int, error) {
-	if len(p) == 0 {
-		return 0, nil
-	}
-	c, err := d.ReadByte()
-	if err != nil {
-		return 0, err
-	}
-	p[0] = c
-	return 1, nil
+	return data
 }
 
 // deinterlace puts rows, which come in four passes, into order.

@@ -275,32 +275,83 @@ func TestRandDependsOnAll(t *testing.T) {
 }
 
 func TestParsePipelineErrors(t *testing.T) {
-	spec := []any{
-		map[string]any{"RandomResizeCrop": 224},
-		map[string]any{"Resize": map[string]any{"size": "big", "colour": 1}},
-		map[string]any{"RandomHorizontalFlip": 2.0},
-		7,
-		"Normalize",
-		"ToTensor",
-		"CenterCrop",
+	for _, c := range []struct {
+		step any
+		want string
+	}{
+		{map[string]any{"RandomResizeCrop": 224}, "unknown name; did you mean RandomResizedCrop?"},
+		{map[string]any{"Resize": map[string]any{"size": 8, "colour": 1}}, `unknown argument "colour"`},
+		{map[string]any{"Resize": "big"}, "size is big"},
+		{map[string]any{"Resize": 0}, "size is 0"},
+		{map[string]any{"Resize": []any{1, 2, 3}}, "1 or 2 of them"},
+		{map[string]any{"Resize": 1.5}, "size is 1.5"},
+		{map[string]any{"Resize": map[string]any{"size": 8, "max_size": 8}}, "max_size is 8"},
+		{map[string]any{"Resize": map[string]any{"size": 8, "interpolation": "blurry"}}, `unknown filter "blurry"`},
+		{map[string]any{"Resize": map[string]any{"size": 8, "antialias": false}}, "antialias is false"},
+		{"CenterCrop", "size is missing"},
+		{map[string]any{"RandomHorizontalFlip": 2}, "p is 2"},
+		{map[string]any{"RandomResizedCrop": map[string]any{"size": 8, "scale": []any{0.5, 0.1}}}, "scale is [0.5 0.1]"},
+		{map[string]any{"ColorJitter": map[string]any{"hue": 0.6}}, "hue is 0.6"},
+		{map[string]any{"ColorJitter": -1}, "brightness is -1"},
+		{map[string]any{"Grayscale": 1}, "must be 3"},
+		{"RandomRotation", "degrees is <nil>"},
+		{map[string]any{"RandomRotation": map[string]any{"degrees": 5, "interpolation": "box"}}, "nearest, bilinear or bicubic"},
+		{map[string]any{"RandomRotation": map[string]any{"degrees": 5, "center": 1}}, "center is 1"},
+		{map[string]any{"RandomRotation": map[string]any{"degrees": 5, "expand": 1}}, "expand is 1"},
+		{"Pad", "padding is missing"},
+		{map[string]any{"Pad": []any{1, 2, 3}}, "padding is [1 2 3]"},
+		{map[string]any{"Pad": map[string]any{"padding": 1, "fill": 300}}, "fill is 300"},
+		{map[string]any{"Pad": map[string]any{"padding": 1, "padding_mode": "edge"}}, "only constant"},
+		{map[string]any{"ToTensor": 1}, "takes no arguments"},
+		{"Normalize", "put ToTensor in front"},
+		{7, "want a name"},
+		{map[string]any{"Resize": 1, "Pad": 1}, "found 2"},
+	} {
+		if _, err := ParsePipeline([]any{c.step, "ToTensor"}, Defaults{Std: [3]float32{1, 1, 1}}); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v: got %v, want %q", c.step, err, c.want)
+		}
 	}
-	_, err := ParsePipeline(spec, Defaults{Size: 10})
+	for _, spec := range []any{nil, "Resize", []any{}, []any{map[string]any{"Resize": 9}}} {
+		if _, err := ParsePipeline(spec, Defaults{}); err == nil {
+			t.Errorf("%v: no error", spec)
+		}
+	}
+}
+
+func TestParsePipelineReportsAll(t *testing.T) {
+	normalize := map[string]any{"Normalize": map[string]any{"mean": []any{0.5, 0.4}, "std": []any{1, 0, 1}}}
+	_, err := ParsePipeline([]any{"Rezise", 7, "ToTensor", "Grayscale", normalize, "Normalize"}, Defaults{})
 	if err == nil {
 		t.Fatal("no error")
 	}
 	for _, want := range []string{
-		"did you mean RandomResizedCrop?", `unknown argument "colour"`, "size is big", "p is 2",
-		"transform 4: want a name", "put ToTensor in front", "only Normalize may follow ToTensor",
+		"reading transform 1, Rezise: unknown name; did you mean Resize?", "transform 2: want a name",
+		"transform 4, Grayscale: only Normalize may follow ToTensor", "mean is [0.5 0.4]", "must not contain 0", "there are two of it",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is missing in\n%v", want, err)
 		}
 	}
-	for _, spec := range []any{nil, "Resize", []any{}, []any{"Resize"}} {
-		if _, err := ParsePipeline(spec, Defaults{}); err == nil {
-			t.Errorf("%v: no error", spec)
-		}
+}
+
+func ExampleParsePipeline() {
+	spec := []any{map[string]any{"RandomResizedCrop": 224}, "RandomHorizontalFlip", "ToTensor", "Normalize"}
+	half := [3]float32{0.5, 0.5, 0.5}
+	p, err := ParsePipeline(spec, Defaults{Mean: half, Std: half})
+	if err != nil {
+		fmt.Println(err)
+		return
 	}
+	fmt.Println(p)
+	fmt.Println(p.OutputSize())
+	// Output:
+	// Compose(
+	//     RandomResizedCrop(size=(224, 224), scale=(0.08, 1.0), ratio=(0.75, 1.3333), interpolation=bilinear, antialias=True)
+	//     RandomHorizontalFlip(p=0.5)
+	//     ToTensor()
+	//     Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+	// )
+	// 224 224 true
 }
 
 func TestParsePipelineDefaults(t *testing.T) {

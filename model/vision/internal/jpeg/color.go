@@ -42,11 +42,8 @@ func interleaveRGB(dst, r, g, b []uint8) {
 	}
 }
 
-// The tables give what Cb and Cr add to a pixel, in three lanes of one word: red in the bits from
-// 48 on, blue from 32, green with 16 fraction bits from 0. Every lane has an offset of 256 in all,
-// which keeps it positive.
-var crParts, cbParts [256]uint64
-
+// A pixel is computed in three lanes of one word: red in the bits from 48 on, blue from 32, green
+// with 16 fraction bits from 0. Every lane has an offset of 256, which keeps it positive.
 const (
 	redLane, blueLane, greenLane = 48, 32, 16
 	lumaParts                    = 1<<redLane + 1<<blueLane + 1<<greenLane
@@ -56,23 +53,27 @@ const (
 	inRange    = 0x100 * lumaParts
 )
 
-// clamp maps a lane, with its offset of 256, to a sample.
-var clamp [1024]uint8
-
-func init() {
+// crParts and cbParts are what Cr and Cb add to a pixel, by the coefficients of JFIF with 16
+// fraction bits, rounded as in libjpeg's jdcolor.c.
+var crParts, cbParts = func() (cr, cb [256]uint64) {
 	const half = 1 << 15
-	for i := range crParts {
-		// Rounded coefficients of the JFIF conversion with 16 fraction bits, as in jdcolor.c.
+	for i := range cr {
 		x := int64(i - 128)
 		red, blue := (91881*x+half)>>16, (116130*x+half)>>16
 		greenCr, greenCb := -46802*x, -22554*x+half
-		crParts[i] = uint64(256+red)<<redLane + uint64(greenCr+128<<16)
-		cbParts[i] = uint64(256+blue)<<blueLane + uint64(greenCb+128<<16)
+		cr[i] = uint64(256+red)<<redLane + uint64(greenCr+128<<16)
+		cb[i] = uint64(256+blue)<<blueLane + uint64(greenCb+128<<16)
 	}
-	for i := range clamp {
-		clamp[i] = uint8(min(max(i-256, 0), 255))
+	return cr, cb
+}()
+
+// clamp maps a lane to a sample.
+var clamp = func() (t [1024]uint8) {
+	for i := range t {
+		t[i] = uint8(min(max(i-256, 0), 255))
 	}
-}
+	return t
+}()
 
 func convertYCC(dst, ys, cbs, crs []uint8) {
 	cbs, crs = cbs[:len(ys)], crs[:len(ys)]

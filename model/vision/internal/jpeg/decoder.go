@@ -3,7 +3,9 @@
 // triangle-filter chroma upsampling ("fancy") and the 16-bit fixed-point colour conversion.
 //
 // It is also as lenient as libjpeg-turbo: damaged entropy-coded data decodes to some picture, as
-// long as the file does not end early. Arithmetic-coded, lossless and 12-bit files are refused.
+// long as the file does not end early. Arithmetic-coded, lossless and 12-bit files are refused. Two
+// things of libjpeg-turbo are missing, which only damaged or unfinished files show: its vector code
+// overflows at 16 bits, and it smooths the blocks of progressive files that lack the last scans.
 package jpeg
 
 import (
@@ -36,7 +38,7 @@ type Decoder struct {
 
 	quant           [4]quantTable
 	quantDefined    [4]bool
-	dc, ac          [4]table
+	dc, ac          *[4]table
 	restartInterval int // MCUs between restart markers; 0: none
 
 	scan             []*component // components of the current scan
@@ -77,7 +79,7 @@ type component struct {
 	blockBuf      []block
 }
 
-var pool = sync.Pool{New: func() any { return new(Decoder) }}
+var pool = sync.Pool{New: func() any { return &Decoder{dc: new([4]table), ac: new([4]table)} }}
 
 // Open reads the header, up to the first scan.
 func Open(data []byte) (*Decoder, error) {
@@ -138,11 +140,9 @@ func (d *Decoder) allocate() {
 		c := &d.comps[i]
 		size := c.stride * d.mcusY * c.v * 8
 		// The margin lets the upsampler read eight samples at a time.
-		c.planeBuf = grow(c.planeBuf, size+16)
-		c.plane = c.planeBuf
+		c.plane = grow(c.plane, size+16)
 		if d.several {
-			c.blockBuf = grow(c.blockBuf, size/64)
-			c.blocks = c.blockBuf
+			c.blocks = grow(c.blocks, size/64)
 			clear(c.blocks)
 		}
 	}

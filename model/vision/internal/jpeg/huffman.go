@@ -2,6 +2,7 @@ package jpeg
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 )
 
@@ -27,7 +28,7 @@ type table struct {
 func (d *Decoder) readHuffman(s []byte) error {
 	for len(s) > 0 {
 		if len(s) < 17 {
-			return fmt.Errorf("the Huffman tables are damaged")
+			return errors.New("the Huffman tables are damaged")
 		}
 		index, n := s[0], 0
 		for _, c := range s[1:17] {
@@ -58,7 +59,7 @@ func (t *table) define(counts [16]uint8, symbols string) {
 
 func (t *table) derive(dc bool) error {
 	if !t.defined {
-		return fmt.Errorf("a Huffman table is missing")
+		return errors.New("a Huffman table is missing")
 	}
 	if t.derived {
 		return nil

@@ -43,7 +43,7 @@ var zigzag = [128]uint8{
 
 func (d *Decoder) readHeader() error {
 	if len(d.data) < 2 || d.data[0] != 0xff || d.data[1] != markerSOI {
-		return fmt.Errorf("it does not begin with a JPEG marker")
+		return errors.New("it does not begin with a JPEG marker")
 	}
 	d.pos = 2
 	marker, err := d.readMarkers()
@@ -186,7 +186,7 @@ func (d *Decoder) readQuant(s []byte) error {
 func (d *Decoder) readFrame(s []byte) error {
 	switch {
 	case len(d.comps) > 0:
-		return fmt.Errorf("there are two frame headers")
+		return errors.New("there are two frame headers")
 	case len(s) < 6 || len(s) != 6+3*int(s[5]):
 		return fmt.Errorf("the frame header is %d bytes long", len(s))
 	case s[0] != 8:
@@ -203,7 +203,7 @@ func (d *Decoder) readFrame(s []byte) error {
 	d.hmax, d.vmax = 1, 1
 	for i := range d.comps {
 		c, s := &d.comps[i], s[6+3*i:]
-		*c = component{id: s[0], h: int(s[1] >> 4), v: int(s[1] & 15), quantIndex: s[2], planeBuf: c.planeBuf, blockBuf: c.blockBuf}
+		*c = component{id: s[0], h: int(s[1] >> 4), v: int(s[1] & 15), quantIndex: s[2], plane: c.plane, blocks: c.blocks}
 		if c.h < 1 || c.h > 4 || c.v < 1 || c.v > 4 {
 			return fmt.Errorf("the sampling factors %d by %d are not possible", c.h, c.v)
 		}
@@ -232,10 +232,10 @@ func ceilDiv(a, b int) int { return (a + b - 1) / b }
 
 func (d *Decoder) readScan(s []byte) error {
 	if len(d.comps) == 0 {
-		return fmt.Errorf("a scan comes before the frame header")
+		return errors.New("a scan comes before the frame header")
 	}
 	if len(s) < 1 || len(s) != 4+2*int(s[0]) || s[0] < 1 || s[0] > 4 {
-		return fmt.Errorf("the scan header is damaged")
+		return errors.New("the scan header is damaged")
 	}
 	if d.scans++; d.scans > maxScans {
 		return fmt.Errorf("it has more than %d scans", maxScans)
