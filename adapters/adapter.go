@@ -141,6 +141,9 @@ func Load(dir string, b Base) (*Adapter, error) {
 		if err != nil {
 			return err
 		}
+		if i := slices.IndexFunc(values, notFinite); i >= 0 {
+			return fmt.Errorf("loading adapter %q: %w: element %d of %q is %v", dir, ErrNonFinite, i, t.Info().Name, values[i])
+		}
 		a.params = append(a.params, Parameter{name, shape, values})
 		return nil
 	}

@@ -102,7 +102,7 @@ func (c *Classifier) open(dir string, opts OpenOptions) (err error) {
 func headHint(err error) error {
 	var misfit *model.LoadError
 	if errors.As(err, &misfit) && len(misfit.Missing) == 0 && len(misfit.Unused) == 0 {
-		return fmt.Errorf("%w\nto train a new head in its place, set ignore_mismatched_sizes", err)
+		return fmt.Errorf("%w: %w\nto train a new head in its place, set ignore_mismatched_sizes", adapters.ErrMismatch, err)
 	}
 	return err
 }

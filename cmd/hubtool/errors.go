@@ -54,6 +54,7 @@ var outcomes = []outcome{
 	{format.ErrDamaged, 6, "damaged-file", "pull again with --force"},
 	{format.ErrUnsupported, 6, "unsupported-file", ""},
 	{format.ErrConfig, 6, "malformed-config", ""},
+	{adapters.ErrNonFinite, 6, "not-finite", "train the adapter again, with a lower learning rate"},
 	{vision.ErrFormat, 6, "unsupported-file", ""},
 
 	{adapters.ErrMismatch, 7, "adapter-mismatch", "\"hubtool inspect\" shows the modules of adapter and base; --base names another base"},
