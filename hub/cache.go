@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -102,6 +103,18 @@ func (s store) markMissing(commit, path string) error {
 		return err
 	}
 	return os.WriteFile(marker, nil, 0o666)
+}
+
+// markAllMissing marks those names that the commit's listing does not have.
+func (s store) markAllMissing(commit string, files []File, names []string) error {
+	errs := []error{os.MkdirAll(s.snapshot(commit), 0o777), s.writeRef(s.repo.revision(), commit)}
+	for _, name := range names {
+		exists := slices.ContainsFunc(files, func(f File) bool { return f.Path == name })
+		if !exists && checkPath(name) == nil {
+			errs = append(errs, s.markMissing(commit, name))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 var safeETag = regexp.MustCompile(`^[0-9A-Za-z._-]{1,128}$`)

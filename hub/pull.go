@@ -86,6 +86,9 @@ func (c *Client) pull(ctx context.Context, r Repo, opts PullOptions) (*Snapshot,
 		}
 	}
 	files, err := selectFiles(all, opts)
+	if errors.Is(err, ErrEntry) && !opts.DryRun && opts.LocalDir == "" && listed(all) {
+		c.bestEffort("noting what is missing", s.markAllMissing(commit, all, opts.Files))
+	}
 	if err != nil {
 		return nil, err
 	}
