@@ -125,6 +125,7 @@ type run struct {
 	trained       int // images in this process
 	training      time.Duration
 	waiting       time.Duration
+	asked         time.Time // when the batch at hand was asked for
 	stopped       bool
 	evaluation    *Evaluation
 
@@ -188,13 +189,13 @@ func Steps(c Config, n int) int {
 func (r *run) epoch(ctx context.Context) error {
 	images, micro := 0, 0
 	var loss float64
-	asked := time.Now()
+	r.asked = time.Now()
 	for batch, err := range r.Train.Epoch(ctx, r.passed, r.batch) {
 		if err != nil {
 			return r.interrupted(ctx, err)
 		}
 		began := time.Now()
-		r.waiting += began.Sub(asked)
+		r.waiting += began.Sub(r.asked)
 		l, err := r.gradients.add(batch, r.Config.Seed, r.state.GlobalStep*r.Config.GradientAccumulationSteps+micro, r.grads)
 		if err != nil {
 			return err
@@ -208,7 +209,7 @@ func (r *run) epoch(ctx context.Context) error {
 			}
 			loss, images, micro = 0, 0, 0
 		}
-		r.training += time.Since(asked)
+		r.training += time.Since(r.asked)
 		if micro == 0 {
 			if err := r.between(ctx); err != nil {
 				return err
@@ -220,7 +221,7 @@ func (r *run) epoch(ctx context.Context) error {
 				return r.interrupted(ctx, context.Cause(ctx))
 			}
 		}
-		asked = time.Now()
+		r.asked = time.Now()
 	}
 	r.passed, r.batch, r.stepped = r.passed+1, 0, 0
 	return nil
@@ -251,7 +252,7 @@ func (r *run) step(loss float64, images int) error {
 	r.lossSum, r.lossSteps, r.allLoss = r.lossSum+loss, r.lossSteps+1, r.allLoss+loss
 	r.sinceEval, r.evalSteps = r.sinceEval+loss, r.evalSteps+1
 
-	event := Event{ImagesPerSecond: float64(r.trained) / max(1e-9, r.training.Seconds())}
+	event := Event{ImagesPerSecond: float64(r.trained) / (r.training + time.Since(r.asked)).Seconds()}
 	if r.state.GlobalStep%r.Config.LoggingSteps == 0 {
 		event.Log = r.state.log(LogEntry{Loss: ref(r.lossSum / float64(r.lossSteps)), GradNorm: ref(gradNorm), LearningRate: ref(rate)})
 		r.lossSum, r.lossSteps = 0, 0

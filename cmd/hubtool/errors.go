@@ -45,6 +45,9 @@ var outcomes = []outcome{
 	{hub.ErrConflict, 1, "conflict", "pull the newest state, or choose another name"},
 	{hub.ErrSpace, 1, "no-space", "free some space, or move the cache with --cache-dir"},
 
+	{adapters.ErrMismatch, 7, "adapter-mismatch", "\"hubtool inspect\" shows the modules of adapter and base; --base names another base"},
+	{adapters.ErrMethod, 7, "method-unsupported", ""},
+
 	{dataset.ErrConfigName, 3, "config-not-found", ""},
 	{dataset.ErrSplit, 3, "split-not-found", ""},
 	{dataset.ErrColumn, 3, "column-not-found", ""},
@@ -57,8 +60,6 @@ var outcomes = []outcome{
 	{adapters.ErrNonFinite, 6, "not-finite", "train the adapter again, with a lower learning rate"},
 	{vision.ErrFormat, 6, "unsupported-file", ""},
 
-	{adapters.ErrMismatch, 7, "adapter-mismatch", "\"hubtool inspect\" shows the modules of adapter and base; --base names another base"},
-	{adapters.ErrMethod, 7, "method-unsupported", ""},
 	{engine.ErrUnavailable, 2, "engine-unavailable", "--engine go works everywhere"},
 	{train.ErrDiverged, 1, "diverged", "try a smaller learning rate, or a warm-up"},
 

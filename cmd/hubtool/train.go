@@ -275,7 +275,7 @@ func resumeFrom(t Training) (string, error) {
 
 // trainingEvents shows a run's progress.
 func (e *env) trainingEvents() func(train.Event) {
-	loss, rate := 0.0, 0.0
+	last := "" // what was logged last
 	return func(ev train.Event) {
 		switch {
 		case ev.Evaluation != nil:
@@ -287,11 +287,11 @@ func (e *env) trainingEvents() func(train.Event) {
 				e.note("saved %q", ev.Checkpoint)
 			}
 		default:
+			text := fmt.Sprintf("epoch %.2f, %.1f images/s", ev.Epoch, ev.ImagesPerSecond)
 			if ev.Log != nil {
-				loss, rate = *ev.Log.Loss, *ev.Log.LearningRate
+				last = fmt.Sprintf(", loss %.4f, lr %.3g", *ev.Log.Loss, *ev.Log.LearningRate)
 			}
-			e.report(step{Task: "training", Done: int64(ev.Step), Total: int64(ev.Steps), Unit: "steps",
-				Text: fmt.Sprintf("epoch %.2f, loss %.4f, lr %.3g, %.1f images/s", ev.Epoch, loss, rate, ev.ImagesPerSecond)})
+			e.report(step{Task: "training", Done: int64(ev.Step), Total: int64(ev.Steps), Unit: "steps", Text: text + last})
 		}
 	}
 }
