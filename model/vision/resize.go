@@ -7,7 +7,8 @@ import (
 )
 
 // Resize resamples m to w by h pixels with the rounding of Pillow 13, bit for bit. It returns m
-// itself when the size is unchanged. A side of zero or less gives an empty image.
+// itself when the size is unchanged. A side of zero or less gives an empty image; a filter that is
+// none of the constants is [Bilinear].
 func Resize(m *Image, w, h int, f Filter) *Image {
 	if w == m.Width && h == m.Height {
 		return m
