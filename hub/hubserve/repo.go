@@ -114,6 +114,9 @@ func repoKey(kind, id string) string { return "repos/" + kind + "s/" + id }
 
 // loadRepo reads a repository's record. A name that has moved gives the new one.
 func (s *Server) loadRepo(kind, id string) (*repo, error) {
+	if checkID(id) != nil { // before it becomes a path
+		return nil, fail(404, "RepoNotFound", "Repository not found")
+	}
 	data, err := s.st.load(repoKey(kind, id) + "/repo.json")
 	if errors.Is(err, fs.ErrNotExist) {
 		if to, ok := s.moved()[kind+"s/"+id]; ok {

@@ -294,15 +294,13 @@ func (r *request) api(parts []string) error {
 	if rt, ok := apiRoutes[method+" "+strings.Join(parts, "/")]; ok {
 		return r.run(rt)
 	}
-	kind := strings.TrimSuffix(parts[0], "s")
 	if len(parts) == 0 || !slices.Contains([]string{"models", "datasets", "spaces"}, parts[0]) {
 		return fail(http.StatusNotFound, "", "no such API")
 	}
+	r.kind = strings.TrimSuffix(parts[0], "s")
 	if len(parts) == 1 {
-		r.kind = kind
 		return r.search()
 	}
-	r.kind = kind
 	r.split(parts[1:], func(word string) bool {
 		return slices.ContainsFunc([]string{"GET ", "POST ", "PUT ", "DELETE "}, func(m string) bool {
 			_, ok := repoRoutes[m+word]

@@ -260,8 +260,10 @@ func (d *disk) keys(prefix string) ([]string, error) {
 	return keys, err
 }
 
+// blobPath is where content is. Names come from requests, so anything but a hash
+// gets a path where nothing is.
 func (d *disk) blobPath(sha string) string {
-	if len(sha) != 64 {
+	if !sha256Hex.MatchString(sha) {
 		return d.path("blobs/none")
 	}
 	return d.path("blobs/" + sha[:2] + "/" + sha)
