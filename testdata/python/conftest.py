@@ -206,9 +206,13 @@ RECIPE = {
 }
 
 
-def recipe(file: pathlib.Path, out: pathlib.Path, adapter: dict | None = None, training: dict | None = None, **dataset):
-    """Write RECIPE with changes as a config file (JSON is a config as well); adapter replaces, the others update."""
+def recipe(file: pathlib.Path, out: pathlib.Path, adapter=None, training=None, own_transforms=True, **dataset) -> pathlib.Path:
+    """Write RECIPE with changes as a config file (JSON is a config as well): adapter replaces, training and the data set's keys
+    update, and own_transforms=False leaves the transforms, which are for 32x32 images, at hubtool's default.
+    """
     config = json.loads(json.dumps(RECIPE))
+    if not own_transforms:
+        del config["transforms"]
     if adapter is not None:
         config["adapter"] = {"modules_to_save": ["classifier"], "target_modules": ["query", "value"], **adapter}
     config["training"].update(training or {}, output_dir=str(out))

@@ -44,7 +44,8 @@ def food(tmp_path_factory):
 @pytest.mark.parametrize("method", split_methods(COUNTS)[0])
 def test_parameter_counts(tool, base, food, tmp_path, method):
     adapter, trainable, everything = COUNTS[method]
-    config = recipe(tmp_path / "config.json", tmp_path / "out", adapter=adapter, path=str(food), eval_split=None, test_size=0.1)
+    config = recipe(tmp_path / "config.json", tmp_path / "out", adapter=adapter, own_transforms=False,
+                    path=str(food), eval_split=None, test_size=0.1)  # fmt: skip
     result = tool("train", config, "--model", base, "--dry-run")
     line = f"trainable params: {trainable:,} || all params: {everything:,} || trainable%: {100 * trainable / everything:.4f}"
     assert line in result.out + result.err

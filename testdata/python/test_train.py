@@ -62,6 +62,7 @@ def test_every_tensor_is_known_to_peft(trained, digits):
     stored = load_peft_weights(folder)
     result = set_peft_model_state_dict(model, dict(stored))
     assert not result.unexpected_keys
+    assert all(tensor.any() for tensor in stored.values()), "a tensor that training never touched"
     wanted = get_peft_model_state_dict(model).keys()
     # With bias="all" PEFT also writes both copies of the head's bias, and reads neither.
     wanted = {key for key in wanted if "original_module" not in key and ".modules_to_save." not in key}
