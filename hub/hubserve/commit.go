@@ -33,12 +33,12 @@ func (r *request) preupload() error {
 	if err := r.decode(&q); err != nil {
 		return err
 	}
-	// See "Xet" in the package comment.
-	inline := strings.Contains(r.UserAgent(), "hf_hub/")
 	ignored := parseIgnore(q.GitIgnore)
 	answers := []map[string]any{}
 	for _, f := range q.Files {
-		lfs := f.Size > r.s.regular && !(inline && f.Size <= maxInline)
+		// Parquet is LFS at any size, as on the Hub: the datasets library counts on it, and
+		// deletes each shard as soon as it has been sent ahead.
+		lfs := f.Size > r.s.regular || f.Size > 0 && strings.HasSuffix(f.Path, ".parquet")
 		a := map[string]any{"path": f.Path, "uploadMode": "regular", "shouldIgnore": ignored(f.Path)}
 		if lfs {
 			a["uploadMode"] = "lfs"
@@ -56,10 +56,6 @@ func (r *request) preupload() error {
 	}
 	return r.answer(map[string]any{"files": answers})
 }
-
-// maxInline bounds what a client is asked to put into a commit: the Python client
-// needs four times as much memory.
-const maxInline = 2 << 30
 
 // parseIgnore understands the common part of .gitignore: names, paths, folders and
 // wildcards, without negation.

@@ -7,7 +7,7 @@
 //
 //	reading   info, tree, paths-info, refs, commits, resolve with ranges, search
 //	writing   create, delete, move, settings, branches, tags, pull requests,
-//	          preupload, LFS (one piece or several), commits
+//	          preupload, LFS (one piece or several), Xet, commits
 //
 // # On disk
 //
@@ -15,6 +15,7 @@
 //	<dir>/repos/models/<owner>/<name>/repo.json         branches, tags, pull requests
 //	<dir>/repos/models/<owner>/<name>/commits/<id>.json one commit, all its files
 //	<dir>/moved.json                                    old id → new id
+//	<dir>/xorbs/<2 hex>/<hash>.json                     where the chunks of a Xet upload are
 //	<dir>/incoming/                                     uploads in flight
 //
 // Every file appears complete, by rename, after it is on the disk. A commit is
@@ -23,9 +24,9 @@
 //
 // # Xet
 //
-// The Hub's newest storage has its own protocol, which the Python client insists on
-// for every file that preupload calls large, if its hf_xet package is installed. It
-// does not fall back. So clients that announce themselves as huggingface_hub are
-// told that files are small, and then send them inside the commit; that is streamed
-// to disk here, and stored and listed as LFS above the limit all the same.
+// The Hub's newest storage has its own protocol for uploads, which the Python client
+// insists on for every file that preupload calls large, if its hf_xet package is
+// installed; it does not fall back to LFS. So that protocol's receiving half is
+// here as well. Content arrives in compressed chunks and is stored as the plain
+// file. Downloads never need Xet.
 package hubserve

@@ -30,9 +30,10 @@ import (
 // uploads are the multipart uploads in flight. They end with the process; the
 // client then starts again.
 type uploads struct {
-	mu  sync.Mutex
-	all map[string]*upload
-	key []byte // signs addresses
+	mu    sync.Mutex
+	all   map[string]*upload
+	xorbs map[string]*xorb
+	key   []byte // signs addresses
 }
 
 type upload struct {

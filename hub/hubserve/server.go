@@ -216,23 +216,24 @@ var apiRoutes = map[string]route{
 
 // Routes of a repository: the part of the path after its id.
 var repoRoutes = map[string]route{
-	"GET ":              {(*request).info, false},
-	"GET revision":      {(*request).info, false},
-	"GET tree":          {(*request).tree, false},
-	"POST paths-info":   {(*request).pathsInfo, false},
-	"GET refs":          {(*request).refs, false},
-	"GET commits":       {(*request).commits, false},
-	"GET auth-check":    {(*request).authCheck, false},
-	"GET discussions":   {(*request).discussions, false},
-	"POST discussions":  {(*request).openPull, true},
-	"PUT settings":      {(*request).settings, true},
-	"POST branch":       {(*request).createBranch, true},
-	"DELETE branch":     {(*request).deleteBranch, true},
-	"POST tag":          {(*request).createTag, true},
-	"DELETE tag":        {(*request).deleteTag, true},
-	"POST preupload":    {(*request).preupload, true},
-	"POST commit":       {(*request).commit, true},
-	"POST super-squash": {(*request).squash, true},
+	"GET ":                {(*request).info, false},
+	"GET revision":        {(*request).info, false},
+	"GET tree":            {(*request).tree, false},
+	"POST paths-info":     {(*request).pathsInfo, false},
+	"GET refs":            {(*request).refs, false},
+	"GET commits":         {(*request).commits, false},
+	"GET auth-check":      {(*request).authCheck, false},
+	"GET discussions":     {(*request).discussions, false},
+	"POST discussions":    {(*request).openPull, true},
+	"GET xet-write-token": {(*request).xetToken, true},
+	"PUT settings":        {(*request).settings, true},
+	"POST branch":         {(*request).createBranch, true},
+	"DELETE branch":       {(*request).deleteBranch, true},
+	"POST tag":            {(*request).createTag, true},
+	"DELETE tag":          {(*request).deleteTag, true},
+	"POST preupload":      {(*request).preupload, true},
+	"POST commit":         {(*request).commit, true},
+	"POST super-squash":   {(*request).squash, true},
 }
 
 // route finds the handler. The path is taken apart before it is unescaped, because
@@ -252,6 +253,8 @@ func (s *Server) route(w http.ResponseWriter, hr *http.Request) error {
 		return r.api(parts[1:])
 	case "lfs":
 		return r.transfer(parts[1:])
+	case "xet":
+		return r.xet(parts[1:])
 	case "":
 		return r.answer(map[string]string{"service": "Hugging Face Hub compatible server"})
 	}
@@ -310,9 +313,6 @@ func (r *request) api(parts []string) error {
 	action := ""
 	if len(r.args) > 0 {
 		action, r.args = r.args[0], r.args[1:]
-	}
-	if strings.HasPrefix(action, "xet-") {
-		return fail(http.StatusNotFound, "", "this Hub has no Xet storage; set HF_HUB_DISABLE_XET=1 to upload through LFS")
 	}
 	rt, ok := repoRoutes[method+" "+action]
 	if !ok {

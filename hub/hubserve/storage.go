@@ -30,9 +30,11 @@ type storage interface {
 }
 
 // pending is content on its way in. It exists for others after keep, and keep or
-// drop must be called.
+// drop must be called. Before that, what has been written can be read with open,
+// after which nothing more may be written.
 type pending interface {
 	io.Writer
+	open() (io.ReadSeekCloser, error)
 	keep(sha256 string) error
 	drop()
 }
@@ -185,6 +187,10 @@ func (p *memoryPending) keep(sha string) error {
 	return nil
 }
 
+func (p *memoryPending) open() (io.ReadSeekCloser, error) {
+	return memoryBlob{bytes.NewReader(p.Bytes())}, nil
+}
+
 func (p *memoryPending) drop() {}
 
 // disk is a storage in a directory.
@@ -293,6 +299,11 @@ type diskPending struct {
 }
 
 func (p *diskPending) keep(sha string) error { return p.d.finish(p.File, nil, p.d.blobPath(sha)) }
+
+func (p *diskPending) open() (io.ReadSeekCloser, error) {
+	p.Close() // so that content which waits needs no descriptor
+	return os.Open(p.Name())
+}
 
 func (p *diskPending) drop() {
 	p.Close()
