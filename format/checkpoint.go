@@ -32,7 +32,7 @@ type Shard struct {
 type Checkpoint struct {
 	path     string
 	shards   []Shard
-	files    []*os.File // one per shard
+	files    []*shardFile // one per shard
 	index    map[string]*fileTensor
 	warnings []string
 }
@@ -140,7 +140,26 @@ func (c *Checkpoint) openShard(name, path string) error {
 	return nil
 }
 
-func openFile(path string) (*os.File, *Header, error) {
+// A shardFile is an open file, and what it was when it was opened.
+type shardFile struct {
+	*os.File
+	opened os.FileInfo
+}
+
+// unchanged fails if somebody has written to the file since it was opened: then what was read of it
+// may be of two minds.
+func (f *shardFile) unchanged() error {
+	now, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if now.Size() != f.opened.Size() || !now.ModTime().Equal(f.opened.ModTime()) {
+		return fmt.Errorf("%q changed while it was read", f.Name())
+	}
+	return nil
+}
+
+func openFile(path string) (*shardFile, *Header, error) {
 	// Asking before opening: opening a named pipe would block.
 	info, err := os.Stat(path)
 	if err != nil {
@@ -153,12 +172,17 @@ func openFile(path string) (*os.File, *Header, error) {
 	if err != nil {
 		return nil, nil, at("opening", path, err)
 	}
-	h, err := ReadHeader(f, info.Size(), DefaultLimits)
+	opened, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, nil, at("opening", path, err)
+	}
+	h, err := ReadHeader(f, opened.Size(), DefaultLimits)
 	if err != nil {
 		f.Close()
 		return nil, nil, at("reading header of", path, err)
 	}
-	return f, h, nil
+	return &shardFile{f, opened}, h, nil
 }
 
 // Close closes the files. Tensors cannot be read afterwards.
@@ -213,7 +237,7 @@ func (c *Checkpoint) Tensors() iter.Seq[Tensor] {
 // A fileTensor reads its data from an open file when asked.
 type fileTensor struct {
 	Entry
-	file   *os.File
+	file   *shardFile
 	offset int64 // in the file
 	path   string
 	shard  int
