@@ -15,7 +15,6 @@ import (
 
 	"github.com/hubtool/hubtool/hub"
 	"github.com/hubtool/hubtool/hub/hubtest"
-	"golang.org/x/sys/unix"
 )
 
 func TestHostileListings(t *testing.T) {
@@ -188,33 +187,6 @@ func TestConcurrentPulls(t *testing.T) {
 	wg.Wait()
 	if n := r.hub.Count("GET", "/lfs/blob/"); n != 1 {
 		t.Errorf("35 the file was downloaded %d times; want once", n)
-	}
-}
-
-func TestLockHeldForever(t *testing.T) {
-	r := newRig(t)
-	dir := filepath.Join(r.cache, ".locks", "models--acme--vit")
-	os.MkdirAll(dir, 0o777)
-	f, err := os.Create(filepath.Join(dir, lfsETag(r, "model.safetensors")+".lock"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	waited := false
-	c := r.client(hub.WithProgress(func(e hub.Event) {
-		if e.State == hub.Waiting {
-			waited = true
-			cancel()
-		}
-	}))
-	_, err = c.Pull(ctx, repo, hub.PullOptions{})
-	wantErr(t, err, context.Canceled)
-	if !waited || !strings.Contains(r.log.String(), "another process") {
-		t.Error("38 nobody was told about the wait")
 	}
 }
 

@@ -14,7 +14,6 @@ import (
 	"testing"
 
 	"github.com/hubtool/hubtool/hub"
-	"golang.org/x/sys/unix"
 )
 
 func (r *rig) scan() *hub.CacheReport {
@@ -96,36 +95,6 @@ func TestRemoveAndPrune(t *testing.T) {
 		wantErr(t, err, hub.ErrNotFound)
 		_, err = r.scan().PlanRemoval(hub.Repo{Type: hub.Model, ID: repoID, Revision: "none"})
 		wantErr(t, err, hub.ErrRevision)
-	})
-	t.Run("prune keeps what is being downloaded", func(t *testing.T) {
-		r := newRig(t)
-		first, _ := twoCommits(r)
-		blobs := filepath.Join(r.cache, "models--acme--vit", "blobs")
-		dead, live := filepath.Join(blobs, "aa.00000000.incomplete"), filepath.Join(blobs, "bb.00000000.incomplete")
-		os.WriteFile(dead, []byte("dead"), 0o666)
-		f, err := os.Create(live)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		unix.Flock(int(f.Fd()), unix.LOCK_EX)
-		plan := r.scan().PlanPrune()
-		if len(plan.Revisions) != 1 || !strings.Contains(plan.Revisions[0], first) || plan.Freed != 21+4 {
-			t.Errorf("%+v", plan)
-		}
-		if err := plan.Run(); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := os.Stat(dead); err == nil {
-			t.Error("the abandoned file is still there")
-		}
-		if _, err := os.Stat(live); err != nil {
-			t.Error("a file that a process was writing is gone")
-		}
-		r.pull(hub.PullOptions{}, hub.WithOffline(true))
-		if !r.scan().PlanPrune().Empty() {
-			t.Error("there is more to prune")
-		}
 	})
 }
 
