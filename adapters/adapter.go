@@ -48,10 +48,19 @@ func New(cfg *format.AdapterConfig, b Base, seed uint64) (*Adapter, error) {
 		return nil, err
 	}
 	for _, t := range a.Targets {
+		byName := Values{}
 		for _, p := range a.method.Params(t) {
 			values := make([]float32, size(p.Shape))
 			p.Init(stream(seed, key(t.Name, p.Name)), values)
 			a.params = append(a.params, Parameter{key(t.Name, p.Name), p.Shape, values})
+			byName[p.Name] = values
+		}
+		if m, ok := a.method.(Beginner); ok {
+			w, err := b.Values(t.Name + ".weight")
+			if err != nil {
+				return nil, err
+			}
+			m.Begin(t, w, byName)
 		}
 	}
 	for _, name := range a.Full {
@@ -66,11 +75,6 @@ func New(cfg *format.AdapterConfig, b Base, seed uint64) (*Adapter, error) {
 
 // prepare resolves a config on a base, without parameters.
 func prepare(cfg *format.AdapterConfig, b Base) (*Adapter, error) {
-	construct := methods[cfg.PeftType]
-	if construct == nil {
-		known := slices.Sorted(maps.Keys(methods))
-		return nil, fmt.Errorf("%w: peft_type %q; known are %s", ErrMethod, cfg.PeftType, strings.Join(known, ", "))
-	}
 	m, err := construct(cfg)
 	if err != nil {
 		return nil, err
@@ -190,6 +194,9 @@ func (a *Adapter) readKeys(ck *format.Checkpoint) map[string]format.Tensor {
 	}
 	return stored
 }
+
+// Method is what the adapter does to its targets; nil if it only replaces parameters.
+func (a *Adapter) Method() Method { return a.method }
 
 // Params are the adapter's tensors, named by their canonical keys. Their values may be changed.
 func (a *Adapter) Params() []Parameter { return a.params }

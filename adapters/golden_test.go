@@ -131,15 +131,7 @@ func goEngine(t *testing.T) *engine.Engine {
 
 // PEFT's adapters select the same modules here, count the same and give the same logits.
 func TestLoadsPEFT(t *testing.T) {
-	specs := []string{"go"}
-	if plugin := os.Getenv("HUBTOOL_TEST_XLA"); plugin != "" {
-		specs = append(specs, "xla:"+plugin)
-	}
-	for _, spec := range specs {
-		e, err := engine.Open(spec)
-		if err != nil {
-			t.Fatal(err)
-		}
+	engines(t, func(t *testing.T, e *engine.Engine) {
 		eachCase(t, func(t *testing.T, _ string, c goldenCase) {
 			l := load(t, e, c.dir, c.Base)
 			var modules []string
@@ -155,7 +147,7 @@ func TestLoadsPEFT(t *testing.T) {
 			}
 			compare(t, logits(t, l), values(t, filepath.Join(c.dir, "logits.safetensors"), "logits"), 1e-4)
 		})
-	}
+	})
 }
 
 // A merge has every byte of PEFT's: SHA-256 of whole files.

@@ -34,7 +34,7 @@ func (h *Hook) Tensor(name string, base *graph.Node) *graph.Node {
 
 // Linear returns the output of an adapted module for x [rows, in] and w [out, in], or nil.
 func (h *Hook) Linear(module string, x, w, b *graph.Node) *graph.Node {
-	site, ok := h.site(module)
+	site, ok := h.Site(module, w, b)
 	if !ok {
 		return nil
 	}
@@ -48,15 +48,19 @@ func (h *Hook) Linear(module string, x, w, b *graph.Node) *graph.Node {
 	return ops.Linear(x, m.Weight(site, w), b)
 }
 
-func (h *Hook) site(module string) (Site, bool) {
+// Site is the adapted module with its base weight w [out, in] and bias b [out] or nil; ok is false
+// for a module that is not adapted.
+func (h *Hook) Site(module string, w, b *graph.Node) (s Site, ok bool) {
 	i := slices.IndexFunc(h.adapter.Targets, func(t Target) bool { return t.Name == module })
 	if i < 0 {
 		return Site{}, false
 	}
 	t := h.adapter.Targets[i]
-	s := Site{Target: t, Params: map[string]*graph.Node{}, Tape: h.scope.Tape(), Drop: h.scope.Dropout}
+	s = Site{Target: t, Params: map[string]*graph.Node{}, Base: w, BaseBias: b, Tape: h.scope.Tape(), Drop: h.scope.Dropout}
 	for _, p := range h.adapter.method.Params(t) {
-		s.Params[p.Name] = h.scope.Node(key(module, p.Name))
+		if size(p.Shape) > 0 {
+			s.Params[p.Name] = h.scope.Node(key(module, p.Name))
+		}
 	}
 	return s, true
 }

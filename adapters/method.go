@@ -2,9 +2,15 @@ package adapters
 
 import (
 	"errors"
+	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
+	"slices"
+	"strings"
 
+	"github.com/gomlx/compute/dtypes"
+	"github.com/gomlx/compute/shapes"
 	"github.com/gomlx/gomlx/core/graph"
 
 	"github.com/hubtool/hubtool/format"
@@ -38,9 +44,15 @@ type Forwarder interface {
 	Forward(s Site, x, y *graph.Node) *graph.Node
 }
 
-// Biaser is a method that changes the module's bias too. base may be nil.
+// Biaser is a method that changes the module's bias too. It is not called for modules without one.
 type Biaser interface {
 	Bias(s Site, base *graph.Node) *graph.Node
+}
+
+// Beginner is a method with parameters that begin as a function of the base. Begin is called after
+// each Param's Init, with the base weight w [out, in].
+type Beginner interface {
+	Begin(t Target, w []float32, values Values)
 }
 
 // BiasTrainer is a method that can train biases of the base: "none", "all" or "lora_only".
@@ -49,7 +61,7 @@ type BiasTrainer interface {
 }
 
 // Merger merges on the host, in the order of operations that PEFT has, so that results are equal
-// bit for bit. Methods without it are merged by their Weight.
+// bit for bit. Methods without it cannot be merged.
 type Merger interface {
 	// Merge turns w, a base weight [out, in] widened to float32, into the adapted weight. round
 	// narrows a value to the base's type and widens it again; it is applied to the update first
@@ -68,6 +80,7 @@ type Target struct {
 	Module
 	Rank  int
 	Alpha float64
+	Names []string // all spellings of Name under which a config may mean it
 }
 
 // In is the number of inputs; a convolution's kernel counts.
@@ -98,9 +111,23 @@ type Values map[string][]float32
 // Site is a target inside one graph.
 type Site struct {
 	Target
-	Params map[string]*graph.Node                     // by Param.Name
-	Tape   *ops.Tape                                  // nil outside training
-	Drop   func(x *graph.Node, p float64) *graph.Node // does nothing outside training
+	Params map[string]*graph.Node // by Param.Name; those without elements are missing
+
+	// Base and BaseBias are the module's own weight [out, in], and bias [out] or nil.
+	Base, BaseBias *graph.Node
+
+	Tape *ops.Tape                                  // nil outside training
+	Drop func(x *graph.Node, p float64) *graph.Node // does nothing outside training
+}
+
+// Keep draws zeros with probability p and ones otherwise. It is nil where nothing is dropped:
+// outside training or for p = 0. Where a batch is cut into slices, each draws its own.
+func (s Site) Keep(p float64, dims ...int) *graph.Node {
+	if s.Tape == nil || p == 0 {
+		return nil
+	}
+	ones := graph.Ones(s.Base.Graph(), shapes.Make(dtypes.Float32, dims...))
+	return graph.Sign(s.Drop(ones, p))
 }
 
 // ErrMethod is wrapped by errors about a method or setting that hubtool cannot do.
@@ -111,8 +138,26 @@ var methods = map[string]func(cfg *format.AdapterConfig) (Method, error){
 	"LORA": newLoRA,
 }
 
+// Methods lists the values of peft_type that adapters can have here.
+func Methods() []string { return slices.Sorted(maps.Keys(methods)) }
+
+// construct makes the method that a config names.
+func construct(cfg *format.AdapterConfig) (Method, error) {
+	if methods[cfg.PeftType] == nil {
+		return nil, fmt.Errorf("%w: peft_type %q; known are %s", ErrMethod, cfg.PeftType, strings.Join(Methods(), ", "))
+	}
+	return methods[cfg.PeftType](cfg)
+}
+
 // Zeros leaves a parameter zero.
 func Zeros(*rand.Rand, []float32) {}
+
+// Ones sets a parameter to one.
+func Ones(_ *rand.Rand, values []float32) {
+	for i := range values {
+		values[i] = 1
+	}
+}
 
 // KaimingUniform is torch's default for linear layers: uniform within ±1/√fanIn.
 func KaimingUniform(fanIn int) Init {

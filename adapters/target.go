@@ -153,7 +153,7 @@ func selectTargets(cfg *format.AdapterConfig, m Method, modules []Module, names 
 		if !s.selects(module, spellings) {
 			continue
 		}
-		t := Target{Module: module}
+		t := Target{Module: module, Names: spellings}
 		t.Rank, t.Alpha = m.Scale()
 		if rank, ok, err := lookup("rank_pattern", cfg.RankPattern, spellings); err != nil {
 			return nil, err

@@ -1,0 +1,50 @@
+package adapters_test
+
+import (
+	"os"
+	"testing"
+
+	"github.com/hubtool/hubtool/adapters"
+	"github.com/hubtool/hubtool/adapters/adapterstest"
+	"github.com/hubtool/hubtool/model/engine"
+)
+
+// conformance has the settings with which each method runs the suite.
+var conformance = map[string][]adapterstest.Case{
+	"LORA": {
+		{Settings: `{"peft_type": "LORA", "r": 3, "lora_alpha": 5}`},
+		{Settings: `{"peft_type": "LORA", "r": 3, "use_rslora": true, "lora_dropout": 0.1, "init_lora_weights": "gaussian"}`},
+		{Settings: `{"peft_type": "LORA", "r": 3, "lora_bias": true, "exclude_modules": ["query"]}`},
+		{Settings: `{"peft_type": "LORA", "r": 3, "init_lora_weights": false}`, Changes: true},
+		{Settings: `{"peft_type": "LORA", "r": 3, "rank_pattern": {"query": 2, "^vit.embeddings.*": 4}, "alpha_pattern": {"intermediate.dense": 2}}`},
+	},
+}
+
+// engines opens the Go engine, and XLA where HUBTOOL_TEST_XLA names a plugin.
+func engines(t *testing.T, test func(t *testing.T, e *engine.Engine)) {
+	specs := map[string]string{"go": "go"}
+	if plugin := os.Getenv("HUBTOOL_TEST_XLA"); plugin != "" {
+		specs["xla"] = "xla:" + plugin
+	}
+	for name, spec := range specs {
+		e, err := engine.Open(spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Run(name, func(t *testing.T) { test(t, e) })
+	}
+}
+
+// Every registered method passes the suite.
+func TestMethods(t *testing.T) {
+	engines(t, func(t *testing.T, e *engine.Engine) {
+		for _, method := range adapters.Methods() {
+			if len(conformance[method]) == 0 {
+				t.Errorf("%s has no settings to be tested with", method)
+			}
+			for _, c := range conformance[method] {
+				t.Run(c.Settings, func(t *testing.T) { adapterstest.Run(t, e.Backend, c) })
+			}
+		}
+	})
+}
