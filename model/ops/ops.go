@@ -74,24 +74,42 @@ func softmax(t *Tape, x *Node) *Node {
 }
 
 // Gelu is the exact x·Φ(x), transformers' "gelu"; its derivative is Φ(x) + x·φ(x). Φ, the dearest
-// part, is computed once: GoMLX's fused operation would not leave it for the gradient.
+// part, is computed once for both.
 func Gelu(t *Tape, x *Node) *Node {
-	if t == nil {
-		y, _ := fusedOr(
-			func() *Node { return BackendFusedGelu(x, true) },
-			func() *Node { return Mul(x, normalCDF(x)) })
-		return y
-	}
 	cdf := normalCDF(x)
-	pdf := func() *Node { return MulScalar(Exp(MulScalar(Square(x), -0.5)), 1/math.Sqrt(2*math.Pi)) }
-	// For autodiff the product's second factor is constant; the gradient by the first covers both.
+	// For autodiff the second factor is constant; the gradient by the first covers both.
 	return t.gradient(Mul(x, StopGradient(cdf)), func(v *Node) []*Node {
-		return []*Node{Mul(v, Add(cdf, Mul(x, pdf()))), nil}
+		pdf := MulScalar(Exp(MulScalar(Square(x), -0.5)), 1/math.Sqrt(2*math.Pi))
+		return []*Node{Mul(v, Add(cdf, Mul(x, pdf))), nil}
 	})
 }
 
+// normalCDF is Φ, the distribution function of the standard normal distribution.
+//
+// The Go backend's Erf calls math.Erf for every element. Abramowitz and Stegun's rational form 7.1.28,
+// erfc(u) = (1 + a₁u + … + a₆u⁶)⁻¹⁶ for u ≥ 0, takes half the time there; Φ is within 2e-7.
 func normalCDF(x *Node) *Node {
-	return MulScalar(AddScalar(Erf(MulScalar(x, 1/math.Sqrt2)), 1), 0.5)
+	if x.Graph().Backend().Name() != "go" {
+		return MulScalar(AddScalar(Erf(MulScalar(x, 1/math.Sqrt2)), 1), 0.5)
+	}
+	// The coefficients a₆ ... a₁, a₀, divided by √2 to the power of their index: u is |x|/√2.
+	u, p := Abs(x), (*Node)(nil)
+	for i, a := range []float64{0.0000430638, 0.0002765672, 0.0001520143, 0.0092705272, 0.0422820123, 0.0705230784, 1} {
+		a /= math.Pow(math.Sqrt2, float64(6-i))
+		switch i {
+		case 0:
+			p = MulScalar(u, a)
+		case 6:
+			p = AddScalar(p, a)
+		default:
+			p = Mul(AddScalar(p, a), u)
+		}
+	}
+	for range 4 {
+		p = Mul(p, p)
+	}
+	tail := Div(Scalar(x.Graph(), x.DType(), 0.5), p)
+	return Where(LessThan(x, ScalarZero(x.Graph(), x.DType())), tail, OneMinus(tail))
 }
 
 // LayerNorm normalises the last axis of x to mean 0 and variance 1, then scales by gamma and shifts

@@ -89,6 +89,31 @@ func TestEqualPlainFormulas(t *testing.T) {
 	}
 }
 
+// Over the range where float32 knows other values than 0 and x, GELU is exact to 1e-6.
+func TestGeluIsExact(t *testing.T) {
+	e, err := engine.Open("go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	var xs []float32
+	for x := -12.0; x <= 12; x += 1.0 / 512 {
+		xs = append(xs, float32(x))
+	}
+	xs = append(xs, 1e-30, -1e-30, 1e30, -1e30, float32(math.Inf(1)))
+	out := call(t, e, func(in []*Node) []*Node { return []*Node{ops.Gelu(nil, in[0])} }, []any{tensors.FromFlatDataAndDimensions(xs, len(xs))})
+	for i, got := range tensors.MustCopyFlatData[float32](out[0]) {
+		x := float64(xs[i])
+		want := x * 0.5 * (1 + math.Erf(x/math.Sqrt2))
+		if math.IsInf(want, 1) && math.IsInf(float64(got), 1) {
+			continue
+		}
+		if !(math.Abs(float64(got)-want) <= 1e-6+1e-6*math.Abs(want)) {
+			t.Fatalf("gelu(%v) = %v, want %v", x, got, want)
+		}
+	}
+}
+
 func TestDropoutKeepsTheMean(t *testing.T) {
 	e, err := engine.Open("go")
 	if err != nil {

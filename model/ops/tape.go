@@ -33,6 +33,9 @@ func (t *Tape) gradient(n *graph.Node, fn func(v *graph.Node) []*graph.Node) *gr
 
 // Gradient returns the gradients of loss by each of the nodes in wrt, in their order.
 func (t *Tape) Gradient(loss *graph.Node, wrt ...*graph.Node) []*graph.Node {
+	if t == nil {
+		return graph.Gradient(loss, wrt...)
+	}
 	active.Store(loss.Graph(), t)
 	defer active.Delete(loss.Graph())
 	return graph.Gradient(loss, wrt...)
