@@ -74,7 +74,7 @@ func TestLogitsEqualTransformers(t *testing.T) {
 	}
 	engines(t, func(t *testing.T, e *engine.Engine) {
 		for _, dir := range dirs {
-			if filepath.Base(dir) == "bare" {
+			if strings.HasPrefix(filepath.Base(dir), "bare") {
 				continue // without a head; see TestNewHead
 			}
 			t.Run(filepath.Base(dir), func(t *testing.T) {

@@ -162,11 +162,12 @@ func (m *vit) layer(p *Params, x *graph.Node, n, queries int, name string) *grap
 	x, asking := m.first(x, n, queries), m.first(normed, n, queries)
 
 	attention := name + "attention.attention."
-	q := m.split(p.Linear(attention+"query", asking), n, queries)
-	k := m.split(p.Linear(attention+"key", normed), n, m.tokens())
-	v := m.split(p.Linear(attention+"value", normed), n, m.tokens())
+	project := func(part string, x *graph.Node) *graph.Node {
+		return ops.SplitHeads(p.Tape(), p.Linear(attention+part, x), n, m.heads)
+	}
+	q, k, v := project("query", asking), project("key", normed), project("value", normed)
 	o := ops.Attention(p.Tape(), q, k, v, func(weights *graph.Node) *graph.Node { return p.Dropout(weights, m.attentionDropout) })
-	o = p.Linear(name+"attention.output.dense", m.join(o, n, queries))
+	o = p.Linear(name+"attention.output.dense", ops.JoinHeads(p.Tape(), o, n))
 	x = graph.Add(x, p.Dropout(o, m.hiddenDropout))
 
 	y := p.LayerNorm(name+"layernorm_after", x, m.eps)
@@ -183,16 +184,4 @@ func (m *vit) first(x *graph.Node, n, queries int) *graph.Node {
 	x = graph.Reshape(x, n, m.tokens(), m.hidden)
 	x = graph.Slice(x, graph.AxisRange(), graph.AxisRange(0, queries), graph.AxisRange())
 	return graph.Reshape(x, n*queries, m.hidden)
-}
-
-// split separates heads: [n·tokens, hidden] to [n·heads, tokens, hidden/heads].
-func (m *vit) split(x *graph.Node, n, tokens int) *graph.Node {
-	x = graph.TransposeAllAxes(graph.Reshape(x, n, tokens, m.heads, m.hidden/m.heads), 0, 2, 1, 3)
-	return graph.Reshape(x, n*m.heads, tokens, m.hidden/m.heads)
-}
-
-// join undoes split.
-func (m *vit) join(x *graph.Node, n, tokens int) *graph.Node {
-	x = graph.TransposeAllAxes(graph.Reshape(x, n, m.heads, tokens, m.hidden/m.heads), 0, 2, 1, 3)
-	return graph.Reshape(x, n*tokens, m.hidden)
 }

@@ -177,6 +177,7 @@ func (e *env) linearProbe(ctx context.Context, p *plan) (float64, error) {
 		return 0, err
 	}
 	job.Config.SaveStrategy, job.Report = "no", e.trainingEvents()
+	job.Config.EvalStrategy, job.Config.EvalSteps = "steps", train.Steps(job.Config, job.Train.Source.Len()) // at the end
 	result, err := train.Run(ctx, job)
 	e.endProgress()
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"math"
 
 	"github.com/gomlx/compute"
+	"github.com/gomlx/compute/dtypes"
 	"github.com/gomlx/compute/shapes"
 	. "github.com/gomlx/gomlx/core/graph" //nolint:staticcheck // formulas read better unqualified
 	"github.com/gomlx/gomlx/support/exceptions"
@@ -54,6 +55,34 @@ func Attention(t *Tape, q, k, v *Node, drop func(*Node) *Node) *Node {
 	q = MulScalar(q, 1/math.Sqrt(float64(d))) // q is smaller than the scores
 	weights := softmax(t, Dot(q, k).General([]int{2}, []int{0}, []int{2}, []int{0}))
 	return Dot(drop(weights), v).General([]int{2}, []int{0}, []int{1}, []int{0})
+}
+
+// SplitHeads separates attention heads: x [n·tokens, heads·d] becomes [n·heads, tokens, d].
+func SplitHeads(t *Tape, x *Node, n, heads int) *Node {
+	tokens, d := x.Shape().Dimensions[0]/n, x.Shape().Dimensions[1]/heads
+	return Reshape(swapMiddle(t, Reshape(x, n, tokens, heads, d)), n*heads, tokens, d)
+}
+
+// JoinHeads undoes SplitHeads.
+func JoinHeads(t *Tape, x *Node, n int) *Node {
+	heads, tokens, d := x.Shape().Dimensions[0]/n, x.Shape().Dimensions[1], x.Shape().Dimensions[2]
+	return Reshape(swapMiddle(t, Reshape(x, n, heads, tokens, d)), n*tokens, heads*d)
+}
+
+// swapMiddle swaps the two middle axes of x, which has four. The Go backend moves elements one by one:
+// taken for 64-bit words, they are half as many.
+func swapMiddle(t *Tape, x *Node) *Node {
+	d := x.Shape().Dimensions
+	if x.Graph().Backend().Name() != "go" || x.DType() != dtypes.Float32 || d[3]%2 != 0 {
+		return TransposeAllAxes(x, 0, 2, 1, 3)
+	}
+	words := Bitcast(Reshape(StopGradient(x), d[0], d[1], d[2], d[3]/2, 2), dtypes.Uint64)
+	y := Reshape(Bitcast(TransposeAllAxes(words, 0, 2, 1, 3), dtypes.Float32), d[0], d[2], d[1], d[3])
+	if t == nil {
+		return y
+	}
+	// The barrier's value is y; x is among its inputs to receive the gradient.
+	return t.gradient(SchedulingBarrier(y, x), func(v *Node) []*Node { return []*Node{nil, swapMiddle(nil, v)} })
 }
 
 // softmax over the last axis.

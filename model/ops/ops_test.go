@@ -24,6 +24,16 @@ var plain = map[string]func(in []*Node) *Node{
 		e := Exp(MulScalar(Einsum("hqd,hkd->hqk", in[0], in[1]), 0.25))
 		return Einsum("hqk,hkd->hqd", Div(e, ReduceAndKeep(e, ReduceSum, -1)), in[2])
 	},
+	"heads": func(in []*Node) *Node {
+		y := Reshape(TransposeAllAxes(Reshape(in[0], 2, 3, 4, 6), 0, 2, 1, 3), 8, 3, 6)
+		return Mul(y, in[1])
+	},
+	"join": func(in []*Node) *Node {
+		return Reshape(TransposeAllAxes(Reshape(in[0], 2, 4, 3, 6), 0, 2, 1, 3), 6, 24)
+	},
+	"odd heads": func(in []*Node) *Node {
+		return Reshape(TransposeAllAxes(Reshape(in[0], 2, 3, 4, 5), 0, 2, 1, 3), 8, 3, 5)
+	},
 	"gelu": func(in []*Node) *Node {
 		return Mul(in[0], MulScalar(AddScalar(Erf(MulScalar(in[0], 1/math.Sqrt2)), 1), 0.5))
 	},
@@ -38,6 +48,9 @@ var own = map[string]func(t *ops.Tape, in []*Node) *Node{
 	"linear":    func(_ *ops.Tape, in []*Node) *Node { return ops.Linear(in[0], in[1], in[2]) },
 	"lowrank":   func(t *ops.Tape, in []*Node) *Node { return ops.LowRank(t, in[0], in[1], in[2], 0.5) },
 	"attention": func(t *ops.Tape, in []*Node) *Node { return ops.Attention(t, in[0], in[1], in[2], keep) },
+	"heads":     func(t *ops.Tape, in []*Node) *Node { return Mul(ops.SplitHeads(t, in[0], 2, 4), in[1]) },
+	"join":      func(t *ops.Tape, in []*Node) *Node { return ops.JoinHeads(t, in[0], 2) },
+	"odd heads": func(t *ops.Tape, in []*Node) *Node { return ops.SplitHeads(t, in[0], 2, 4) },
 	"gelu":      func(t *ops.Tape, in []*Node) *Node { return ops.Gelu(t, in[0]) },
 	"layernorm": func(t *ops.Tape, in []*Node) *Node { return ops.LayerNorm(t, in[0], in[1], in[2], 1e-5) },
 }
@@ -48,6 +61,9 @@ var inputs = map[string][][]int{
 	"linear":    {{5, 48}, {24, 48}, {24}},
 	"lowrank":   {{5, 48}, {7, 48}, {24, 7}},
 	"attention": {{3, 4, 16}, {3, 5, 16}, {3, 5, 16}},
+	"heads":     {{6, 24}, {8, 3, 6}},
+	"join":      {{8, 3, 6}},
+	"odd heads": {{6, 20}},
 	"gelu":      {{5, 48}},
 	"layernorm": {{5, 48}, {48}, {48}},
 }
