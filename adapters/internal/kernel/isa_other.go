@@ -1,0 +1,6 @@
+//go:build !amd64
+
+package kernel
+
+// available is empty: Go does everything.
+var available []isa

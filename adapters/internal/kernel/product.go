@@ -1,0 +1,105 @@
+package kernel
+
+import "iter"
+
+// A Product is b·a with b [m, k] and a [k, n], whose rows are computed when they are asked for.
+// Sums are in the order in which torch on x86 adds them: k in order, one fused multiply-add each,
+// from zero; above 192 terms in blocks whose sums are added.
+type Product struct {
+	b, a []float32 // a in panels of some columns, [panel][k][columns], except for Go
+	k, n int
+}
+
+// NewProduct prepares the product of b [m, k] and a [k, n]. It keeps b, and a copy of a.
+func NewProduct(b, a []float32, k, n int) *Product {
+	p := &Product{b: b, a: a, k: k, n: n}
+	if width := active.panel; width > 0 {
+		p.a = make([]float32, (n+width-1)/width*width*k)
+		for j0 := 0; j0 < n; j0 += width {
+			panel := p.a[j0*k:]
+			for i := range k {
+				copy(panel[i*width:(i+1)*width], a[i*n+j0:(i+1)*n])
+			}
+		}
+	}
+	return p
+}
+
+// blocks are the ranges of k that are summed apart.
+func (p *Product) blocks() iter.Seq2[int, int] {
+	size := max(p.k, 1)
+	switch {
+	case p.k > 384:
+		size = 192
+	case p.k > 192:
+		size = (p.k + 1) / 2
+	}
+	return func(yield func(from, to int) bool) {
+		for k := 0; k < p.k; k += size {
+			if !yield(k, min(k+size, p.k)) {
+				return
+			}
+		}
+	}
+}
+
+// tileRows is the number of rows that every tile has.
+const tileRows = 4
+
+// panelBytes is about how much of a stays in the first cache while rows of b pass by.
+const panelBytes = 32 << 10
+
+// Rows computes rows of the product from first on, as many as dst [rows, n] has, and multiplies the
+// sums by scale. It may be called from several goroutines.
+func (p *Product) Rows(dst []float32, first int, scale float32) {
+	switch {
+	case p.k == 0 || p.n == 0:
+		clear(dst)
+		return
+	case active.tile == nil:
+		p.rowsGo(dst, first, scale)
+		return
+	}
+	rows, width := len(dst)/p.n, active.panel
+	b := p.packRows(first, rows)
+	edge := make([]float32, tileRows*width) // for tiles that stick out
+	group := max(1, panelBytes/(4*p.k*width)) * width
+	for j0 := 0; j0 < p.n; j0 += group {
+		for i := 0; i < rows; i += tileRows {
+			for j := j0; j < min(j0+group, p.n); j += width {
+				to, stride := edge, width
+				inside := i+tileRows <= rows && j+width <= p.n
+				if inside {
+					to, stride = dst[i*p.n+j:], p.n
+				}
+				for k0, k1 := range p.blocks() {
+					s, add := float32(1), uintptr(0)
+					if k1 == p.k {
+						s = scale
+					}
+					if k0 > 0 {
+						add = 1
+					}
+					active.tile(&to[0], uintptr(4*stride), &p.a[j*p.k+k0*width], &b[i*p.k+k0*tileRows], k1-k0, s, add)
+				}
+				if !inside {
+					for r := i; r < min(i+tileRows, rows); r++ {
+						copy(dst[r*p.n+j:(r+1)*p.n], edge[(r-i)*width:(r-i+1)*width])
+					}
+				}
+			}
+		}
+	}
+}
+
+// packRows arranges rows of b for tiles, [tile][k][row], with zeros after the last one.
+func (p *Product) packRows(first, rows int) []float32 {
+	packed := make([]float32, (rows+tileRows-1)/tileRows*tileRows*p.k)
+	for i := range rows {
+		tile := packed[i/tileRows*tileRows*p.k+i%tileRows:]
+		for k, v := range p.b[(first+i)*p.k : (first+i+1)*p.k] {
+			tile[k*tileRows] = v
+		}
+	}
+	return packed
+}
