@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -297,4 +298,65 @@ func TestEndpointWithPath(t *testing.T) {
 			t.Errorf("89 %s %s is outside of the endpoint", q.Method, q.Path)
 		}
 	}
+}
+
+func TestReadOnlyCache(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("root may write everywhere")
+	}
+	r := newRig(t)
+	r.pull(hub.PullOptions{})
+	chmod := func(mode os.FileMode) {
+		filepath.WalkDir(r.cache, func(path string, d os.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				os.Chmod(path, mode)
+			}
+			return nil
+		})
+	}
+	chmod(0o555)
+	defer chmod(0o755)
+	if snap := r.pull(hub.PullOptions{}); snap.Fetched != 0 {
+		t.Errorf("60 fetched %d bytes", snap.Fetched)
+	}
+}
+
+func TestTooLittleSpace(t *testing.T) {
+	r := newRig(t)
+	r.hub.Inject(hubtest.Fault{Path: "/tree/", Do: hubtest.Text(200, "application/json",
+		fmt.Sprintf(`[{"type":"file","oid":"x","size":1000,"path":"big","lfs":{"oid":"%064d","size":%d}}]`, 1, int64(1)<<60))})
+	_, err := r.client().Pull(context.Background(), repo, hub.PullOptions{})
+	wantErr(t, err, hub.ErrSpace, "bytes")
+	if r.hub.Count("", "/resolve/") != 0 || len(r.blobs()) != 0 {
+		t.Error("31 something was asked for or left over")
+	}
+}
+
+func TestRequestsSayWhatTheyAreFor(t *testing.T) {
+	r := newRig(t)
+	r.pull(hub.PullOptions{}, hub.WithUserAgent("hubtool/9"))
+	for _, q := range r.hub.Requests() {
+		if q.Header.Get("X-HF-Download-Counter") != "1" || !strings.HasPrefix(q.Header.Get("User-Agent"), "hubtool/9; go/") || q.Header.Get("X-Amzn-Trace-Id") == "" {
+			t.Errorf("%s %s has headers %v", q.Method, q.Path, q.Header)
+		}
+	}
+}
+
+// Self-hosted Hubs have habits of their own; see what is known of them in the tests.
+func TestOtherServersHabits(t *testing.T) {
+	t.Run("folders are listed without a name", func(t *testing.T) {
+		r := newRig(t)
+		r.hub.Inject(hubtest.Fault{Path: "/tree/", Do: func(w http.ResponseWriter, q *http.Request, h http.Handler) {
+			rec := httptest.NewRecorder()
+			h.ServeHTTP(rec, q)
+			w.Write([]byte(`[{"oid":"","path":"","type":""},` + rec.Body.String()[1:]))
+		}})
+		r.pull(hub.PullOptions{})
+	})
+	t.Run("an unknown revision has an empty commit", func(t *testing.T) {
+		r := newRig(t)
+		r.hub.Inject(hubtest.Fault{Path: "/revision/", Do: hubtest.Text(200, "application/json", `{"id":"acme/vit","sha":""}`)})
+		_, err := r.client().Pull(context.Background(), repo, hub.PullOptions{})
+		wantErr(t, err, hub.ErrRevision)
+	})
 }

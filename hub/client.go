@@ -34,6 +34,7 @@ type Client struct {
 
 	api, head, body *resty.Client // see transport.go
 	slots           chan struct{} // one per open transfer
+	buffers         sync.Pool     // of parts' data
 
 	progressMu sync.Mutex
 	progress   Progress

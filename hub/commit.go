@@ -20,7 +20,8 @@ const (
 	commitFiles   = 100      // files of one commit that the Hub advises
 	commitBytes   = 50 << 20 // content inside one commit
 	commitTimeout = 5 * time.Minute
-	commitRetries = 3 // times that a moved branch is followed
+	commitGrace   = 10 * time.Second // for the answer after an interruption
+	commitRetries = 3                // times that a moved branch is followed
 )
 
 // change is one line of a commit: a file to add, or the name of one to remove.
@@ -188,10 +189,29 @@ type commitAnswer struct {
 	PullRequest string `json:"pullRequestUrl"`
 }
 
-// postCommit sends a commit once: whether to send it again is for commitOne.
-func (p *pushing) postCommit(ctx context.Context, body []byte) (*commitAnswer, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, commitTimeout, errIdle)
-	defer cancel()
+// postCommit sends a commit once: whether to send it again is for commitOne. An
+// interruption does not tear it apart but leaves it a while to be answered, because
+// afterwards nobody would know whether it happened.
+func (p *pushing) postCommit(interrupted context.Context, body []byte) (*commitAnswer, error) {
+	if err := interrupted.Err(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(interrupted))
+	defer cancel(nil)
+	timeout := time.AfterFunc(commitTimeout, func() { cancel(errIdle) })
+	defer timeout.Stop()
+	defer context.AfterFunc(interrupted, func() {
+		timeout.Reset(commitGrace)
+	})()
+	answer, err := p.sendCommit(ctx, body)
+	if err != nil && interrupted.Err() != nil {
+		return nil, fmt.Errorf("%w; it is unknown whether the commit happened: look at %s before pushing again",
+			context.Cause(interrupted), strings.Replace(p.commitURL(p.repo.Revision), "/commit/", "/commits/", 1))
+	}
+	return answer, err
+}
+
+func (p *pushing) sendCommit(ctx context.Context, body []byte) (*commitAnswer, error) {
 	address := p.c.apiURL(p.repo, "commit", p.repo.Revision) + p.prQuery()
 	resp, err := stream(ctx, p.c.body, http.MethodPost, address, map[string]string{"Content-Type": "application/x-ndjson"}, bytes.NewReader(body))
 	if err != nil {

@@ -17,6 +17,7 @@ func (c *Client) Download(ctx context.Context, r Repo, path string) (string, err
 	if err := errors.Join(r.validate(), checkPath(path)); err != nil {
 		return "", fmt.Errorf("downloading %q of %q: %w", path, r, err)
 	}
+	ctx = forDownload(ctx)
 	s := c.store(r)
 	cached, commit := "", r.revision()
 	if !isCommit(commit) {

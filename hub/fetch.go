@@ -196,11 +196,8 @@ func transferError(resp *http.Response, err error) error {
 // the rest. The answer may have any status. Without a byte for the idle time-out
 // the request is cancelled; done releases it.
 func (c *Client) get(ctx context.Context, src *source, from, to int64) (*http.Response, func(), error) {
-	h := map[string]string{
-		// A decoded body could not be compared or resumed.
-		"Accept-Encoding":       "identity",
-		"X-HF-Download-Counter": "1",
-	}
+	// A body that was encoded could not be compared or resumed.
+	h := map[string]string{"Accept-Encoding": "identity"}
 	if from > 0 || to >= 0 {
 		h["Range"] = fmt.Sprintf("bytes=%d-", from)
 		if to >= 0 {

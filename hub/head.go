@@ -74,7 +74,7 @@ func (c *Client) moved(from, to *url.URL) {
 func (c *Client) headOnce(ctx context.Context, method, address string) (*http.Response, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.etagTimeout, errors.New("no answer within the time-out (HF_HUB_ETAG_TIMEOUT)"))
 	defer cancel()
-	h := map[string]string{"Accept-Encoding": "identity", "X-HF-Download-Counter": "1"}
+	h := map[string]string{"Accept-Encoding": "identity"}
 	if method == http.MethodGet {
 		h["Range"] = "bytes=0-0"
 	}

@@ -49,6 +49,9 @@ func (c *Client) fillParallel(ctx context.Context, p *partial, src *source) erro
 				cancel() // the parts that are under way end soon; they still own slots
 			}
 		}
+		if cap(pt.data) >= int(c.partSize) {
+			c.buffers.Put(pt.data[:0])
+		}
 		c.release()
 	}
 	if first == nil && p.pos < p.size {
@@ -60,7 +63,10 @@ func (c *Client) fillParallel(ctx context.Context, p *partial, src *source) erro
 // fetchPart fills one part, resuming inside it after a cut.
 func (c *Client) fetchPart(ctx context.Context, pt *part, src *source) {
 	defer close(pt.done)
-	pt.data = make([]byte, 0, pt.to-pt.from)
+	pt.data, _ = c.buffers.Get().([]byte)
+	if int64(cap(pt.data)) < pt.to-pt.from {
+		pt.data = make([]byte, 0, c.partSize)
+	}
 	for failures := 0; ; {
 		before := len(pt.data)
 		err := c.fetchPartOnce(ctx, pt, src)
@@ -109,7 +115,7 @@ func (c *Client) fetchPartOnce(ctx context.Context, pt *part, src *source) error
 	src.learn(resp)
 	for from < pt.to {
 		room := pt.data[len(pt.data):cap(pt.data)]
-		n, err := resp.Body.Read(room[:min(len(room), 256<<10)])
+		n, err := resp.Body.Read(room[:min(int64(len(room)), pt.to-from, 256<<10)])
 		pt.data = pt.data[:len(pt.data)+n]
 		from += int64(n)
 		if err != nil && from < pt.to {

@@ -74,6 +74,7 @@ func (c *Client) pull(ctx context.Context, r Repo, opts PullOptions) (*Snapshot,
 	if opts.Force && c.offline {
 		return nil, fmt.Errorf("%w: fetching again is impossible offline", ErrInvalid)
 	}
+	ctx = forDownload(ctx)
 	s := c.store(r)
 	commit, all, err := c.resolve(ctx, s, opts)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hubtool/hubtool/hub"
 	"github.com/hubtool/hubtool/hub/hubserve"
@@ -181,6 +182,15 @@ func TestPushFaults(t *testing.T) {
 		}},
 		{name: "85 a token that may not write", want: hub.ErrAuth, text: "write access", faults: func(*rig) []hubtest.Fault {
 			return []hubtest.Fault{{Path: "/preupload/", Do: hubtest.Status(403, "X-Error-Message", "token lacks write access")}}
+		}},
+		{name: "46 an empty file that the server calls LFS", files: map[string][]byte{"empty": {}}, faults: func(*rig) []hubtest.Fault {
+			return []hubtest.Fault{{Path: "/preupload/", Do: changeJSON(func(v map[string]any) {
+				v["files"].([]any)[0].(map[string]any)["uploadMode"] = "lfs"
+			})}}
+		}, check: func(t *testing.T, r *rig, c *hub.Commit) {
+			if r.hub.Count("POST", "/batch") != 0 {
+				t.Error("an empty object was offered to LFS")
+			}
 		}},
 		{name: "no token", client: []hub.Option{hub.WithToken("")}, want: hub.ErrAuth},
 		{name: "read-only server", server: []hubserve.Option{hubtest.WithReadOnly()}, want: hub.ErrAuth, text: "read-only"},
@@ -358,6 +368,20 @@ func TestInterruptedPushGoesOn(t *testing.T) {
 	got, err := r.client().Push(context.Background(), hub.Repo{ID: "acme/new"}, dir, hub.PushOptions{})
 	if err != nil || got.Sent != 20_000 || r.hub.Count("PUT", "") != 1 {
 		t.Errorf("64 the second push sent %+v, %v", got, err)
+	}
+}
+
+func TestInterruptedCommitIsAnswered(t *testing.T) {
+	r := newRig(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	r.hub.Inject(hubtest.Fault{Path: "/commit/", Do: func(w http.ResponseWriter, q *http.Request, h http.Handler) {
+		cancel()
+		time.Sleep(100 * time.Millisecond)
+		h.ServeHTTP(w, q)
+	}})
+	got, err := r.client().Push(ctx, repo, folder(t, map[string][]byte{"x": []byte("x")}), hub.PushOptions{})
+	if head, _ := r.hub.Head("model", repoID, "main"); err != nil || got.OID != head {
+		t.Errorf("65 %+v, %v; the head is %s", got, err, head)
 	}
 }
 

@@ -2,6 +2,8 @@ package hub_test
 
 import (
 	"errors"
+	"os/exec"
+	"strings"
 	"testing"
 
 	"github.com/hubtool/hubtool/hub"
@@ -43,6 +45,19 @@ func TestParseRepoRefuses(t *testing.T) {
 		"a/b@x..y", "a/b@/x", "a b/c", "ü/x", "a/b@x\ny", "a/b@.hidden"} {
 		if r, err := hub.ParseRepo(in); !errors.Is(err, hub.ErrInvalid) {
 			t.Errorf("ParseRepo(%q) = %+v, %v; want ErrInvalid", in, r, err)
+		}
+	}
+}
+
+// The client must stay usable by programs that have nothing to do with models.
+func TestImports(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", ".").Output()
+	if err != nil {
+		t.Skip("no go command: ", err)
+	}
+	for pkg := range strings.FieldsSeq(string(out)) {
+		if strings.Contains(pkg, "gomlx") || strings.HasPrefix(pkg, "github.com/hubtool/hubtool/") && !strings.HasPrefix(pkg, "github.com/hubtool/hubtool/hub") {
+			t.Errorf("imports %s", pkg)
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/go-resty/resty/v2"
@@ -101,6 +102,9 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		req.Header.Set("Authorization", "Bearer "+g.token)
 	}
 	req.Header.Set("User-Agent", g.agent)
+	if req.Context().Value(downloadKey{}) != nil {
+		req.Header.Set("X-HF-Download-Counter", "1")
+	}
 	req.Header.Set("X-Amzn-Trace-Id", traceID())
 	start := time.Now()
 	resp, err := g.next.RoundTrip(req)
@@ -118,6 +122,13 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	g.log.Debug("request", append(attrs, "status", resp.StatusCode, "request_id", resp.Header.Get("X-Request-Id"))...)
 	return resp, nil
+}
+
+type downloadKey struct{}
+
+// forDownload marks the requests of a download, which the Hub counts as one.
+func forDownload(ctx context.Context) context.Context {
+	return context.WithValue(ctx, downloadKey{}, true)
 }
 
 // checkRedirect is the rule for addresses that a server sends us to.
@@ -159,10 +170,10 @@ func originOfURL(u *url.URL) origin {
 }
 
 func userAgent(program string) string {
-	ua := "hubtool; go/" + runtime.Version()[2:]
-	if program != "" {
-		ua = program + "; " + ua
+	if program == "" {
+		program = "hubtool"
 	}
+	ua := program + "; go/" + strings.TrimPrefix(runtime.Version(), "go")
 	if o := os.Getenv("HF_HUB_USER_AGENT_ORIGIN"); o != "" {
 		ua += "; origin/" + o
 	}
