@@ -68,6 +68,11 @@ func (p *pushing) commitAll(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("committing: %w", err)
 		}
+		for _, ch := range groups[i] {
+			if u := ch.upload; u != nil && !u.lfs {
+				p.c.report(Event{File: u.name, State: Done, Done: u.size, Total: u.size})
+			}
+		}
 	}
 	return nil
 }

@@ -88,6 +88,18 @@ func TestLocalDirStates(t *testing.T) {
 	}
 }
 
+func TestLocalDirOffline(t *testing.T) {
+	r := newRig(t)
+	dir := t.TempDir()
+	r.pull(hub.PullOptions{LocalDir: dir})
+	if snap := r.pull(hub.PullOptions{LocalDir: dir}, hub.WithOffline(true)); snap.Commit != r.head {
+		t.Errorf("commit %s; want %s", snap.Commit, r.head)
+	}
+	os.Remove(filepath.Join(dir, "config.json"))
+	_, err := r.client(hub.WithOffline(true)).Pull(context.Background(), repo, hub.PullOptions{LocalDir: dir})
+	wantErr(t, err, hub.ErrOffline, "config.json")
+}
+
 func TestLocalDirCopiesFromTheCache(t *testing.T) {
 	r := newRig(t)
 	r.pull(hub.PullOptions{})

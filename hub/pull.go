@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // PullOptions select what Pull brings and where to. The zero value brings the whole
@@ -165,6 +166,19 @@ func treeDir(s store, opts PullOptions) string {
 	return s.dir
 }
 
+// newestTree is the commit whose listing was saved last in a folder, or "".
+func newestTree(dir string) (commit string) {
+	var newest time.Time
+	entries, _ := os.ReadDir(filepath.Join(dir, "trees"))
+	for _, e := range entries {
+		name, ok := strings.CutSuffix(e.Name(), ".json")
+		if info, err := e.Info(); ok && isCommit(name) && err == nil && info.ModTime().After(newest) {
+			commit, newest = name, info.ModTime()
+		}
+	}
+	return commit
+}
+
 // listed tells a listing of the Hub from one made of what a snapshot holds, which
 // must not be taken for the commit's.
 func listed(files []File) bool {
@@ -174,6 +188,14 @@ func listed(files []File) bool {
 // resolveCached answers from the cache after the Hub could not be asked. reason is
 // why; it is the error if the cache has no answer either.
 func (c *Client) resolveCached(s store, commit string, opts PullOptions, reason error) (string, []File, error) {
+	if opts.LocalDir != "" {
+		if commit == "" {
+			commit = newestTree(treeDir(s, opts))
+		}
+		if files, ok := readTree(treeDir(s, opts), commit); ok {
+			return commit, files, nil // what the directory lacks, bringing it will tell
+		}
+	}
 	if commit == "" {
 		return "", nil, fmt.Errorf("%w; the cache does not know revision %q (give a commit to use a cached one)", reason, s.repo.revision())
 	}
