@@ -174,6 +174,9 @@ func Load(dir string, b Base) (*Adapter, error) {
 	if len(wrong) > 0 {
 		return nil, fmt.Errorf("loading adapter %q: %w:\n  %s", dir, ErrMismatch, strings.Join(wrong, "\n  "))
 	}
+	if m, ok := a.method.(Noter); ok {
+		a.Notes = append(a.Notes, m.Notes()...)
+	}
 	for _, name := range slices.Sorted(maps.Keys(stored)) {
 		a.Notes = append(a.Notes, fmt.Sprintf("%s is not used: no module of the adapter has it", name))
 	}

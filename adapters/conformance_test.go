@@ -17,6 +17,18 @@ var conformance = map[string][]adapterstest.Case{
 		{Settings: `{"peft_type": "LORA", "r": 3, "lora_bias": true, "exclude_modules": ["query"]}`},
 		{Settings: `{"peft_type": "LORA", "r": 3, "init_lora_weights": false}`, Changes: true},
 		{Settings: `{"peft_type": "LORA", "r": 3, "rank_pattern": {"query": 2, "^vit.embeddings.*": 4}, "alpha_pattern": {"intermediate.dense": 2}}`},
+		{Settings: `{"peft_type": "LORA", "r": 3, "use_dora": true, "lora_dropout": 0.1}`, Detached: true},
+	},
+	"LOHA": {
+		{Settings: `{"peft_type": "LOHA", "r": 3, "alpha": 5}`},
+		{Settings: `{"peft_type": "LOHA", "r": 2, "use_effective_conv2d": true, "rank_dropout": 0.5, "module_dropout": 0.5}`},
+		{Settings: `{"peft_type": "LOHA", "r": 2, "init_weights": false, "rank_pattern": {"query": 4}}`, Changes: true},
+	},
+	"LOKR": {
+		{Settings: `{"peft_type": "LOKR", "r": 4, "alpha": 6}`},
+		{Settings: `{"peft_type": "LOKR", "r": 1, "decompose_both": true, "init_weights": "lycoris"}`},
+		{Settings: `{"peft_type": "LOKR", "r": 1, "decompose_factor": 4, "use_effective_conv2d": true, "rank_dropout": 0.5, "rank_dropout_scale": true}`},
+		{Settings: `{"peft_type": "LOKR", "r": 1, "init_weights": false, "module_dropout": 0.5}`, Changes: true},
 	},
 }
 

@@ -42,9 +42,6 @@ type hashes struct {
 var refused = map[string]string{
 	"lora/pissa": "pissa",
 	"lora/olora": "olora",
-	"dora":       "use_dora",
-	"loha":       "LOHA",
-	"lokr":       "LOKR",
 	"adalora":    "ADALORA",
 	"ia3":        "IA3",
 }

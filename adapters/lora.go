@@ -57,6 +57,8 @@ func newLoRA(cfg *format.AdapterConfig) (Method, error) {
 		return nil, fmt.Errorf("%w: lora_dropout is %v, but must be in [0, 1)", format.ErrConfig, m.LoraDropout)
 	case m.TrainBias != "none" && m.TrainBias != "all" && m.TrainBias != "lora_only":
 		return nil, fmt.Errorf("%w: bias is %q, but must be none, all or lora_only", format.ErrConfig, m.TrainBias)
+	case m.UseDoRA:
+		return newDoRA(m)
 	}
 	return m, nil
 }
@@ -74,7 +76,7 @@ func (m *lora) refuse() error {
 		name string
 		on   bool
 	}{
-		{"use_dora", m.UseDoRA}, {"use_qalora", m.UseQALoRA}, {"layer_replication", set(m.Replication)},
+		{"use_qalora", m.UseQALoRA}, {"layer_replication", set(m.Replication)},
 		{"trainable_token_indices", set(m.TokenIndices)}, {"target_parameters", set(m.TargetParams)},
 		{"alora_invocation_tokens", set(m.ALoRA)}, {"arrow_config", set(m.Arrow)}, {"use_bdlora", set(m.BDLoRA)},
 		{"velora_config", set(m.VeLoRA)}, {"monteclora_config", set(m.MonteCLoRA)}, {"kasa_config", set(m.KaSA)},

@@ -75,6 +75,11 @@ type BiasMerger interface {
 	MergeBias(t Target, values Values, bias []float32)
 }
 
+// Noter is a method with something to say to the user about an adapter that was loaded.
+type Noter interface {
+	Notes() []string
+}
+
 // Target is a module to adapt.
 type Target struct {
 	Module
@@ -136,6 +141,8 @@ var ErrMethod = errors.New("method not supported")
 // methods maps peft_type to a constructor.
 var methods = map[string]func(cfg *format.AdapterConfig) (Method, error){
 	"LORA": newLoRA,
+	"LOHA": newLoHa,
+	"LOKR": newLoKr,
 }
 
 // Methods lists the values of peft_type that adapters can have here.

@@ -1,0 +1,109 @@
+package adapters
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/gomlx/gomlx/core/graph"
+
+	"github.com/hubtool/hubtool/format"
+	"github.com/hubtool/hubtool/model/ops"
+)
+
+// dora is LoRA with use_dora: m·(W + s·B·A)/‖W + s·B·A‖, where m [out] holds the length of each row
+// and is trained. Liu et al. 2024, "DoRA: Weight-Decomposed Low-Rank Adaptation". Gradients take the
+// norm for constant (section 4.3 there).
+type dora struct{ *lora }
+
+const magnitude = "lora_magnitude_vector"
+
+func newDoRA(m *lora) (Method, error) {
+	if m.LoraBias {
+		return nil, fmt.Errorf("%w: use_dora does not go with lora_bias", format.ErrConfig)
+	}
+	return &dora{m}, nil
+}
+
+func (m *dora) Params(t Target) []Param {
+	shape := []int{t.Out()}
+	if t.Kind == Convolution {
+		shape = []int{1, t.Out(), 1, 1}
+	}
+	return append(m.lora.Params(t), Param{magnitude, shape, Zeros})
+}
+
+// Begin sets the magnitude to the rows' lengths.
+func (m *dora) Begin(t Target, w []float32, values Values) {
+	m.rows(t, values, w, func(i int, _, sum []float32) { values[magnitude][i] = norm2(sum) })
+}
+
+// rows calls use with each row of w and of W + s·B·A, from several goroutines.
+func (m *dora) rows(t Target, values Values, w []float32, use func(i int, row, sum []float32)) {
+	s := float32(m.scale(t))
+	product(values["lora_B.weight"], values["lora_A.weight"], t.Out(), t.Rank, t.In(), func(i int, delta []float32) {
+		row := w[i*t.In() : (i+1)*t.In()]
+		for j, d := range delta {
+			delta[j] = row[j] + float32(d*s)
+		}
+		use(i, row, delta)
+	})
+}
+
+// direction returns V = W + s·B·A and m/‖V‖ [out, 1].
+func (m *dora) direction(s Site, base *graph.Node) (v, factor *graph.Node) {
+	v = m.lora.Weight(s, base)
+	norm := graph.Sqrt(graph.ReduceAndKeep(graph.Square(graph.StopGradient(v)), graph.ReduceSum, 1))
+	return v, graph.Div(graph.Reshape(s.Params[magnitude], s.Out(), 1), norm)
+}
+
+func (m *dora) Weight(s Site, base *graph.Node) *graph.Node {
+	v, factor := m.direction(s, base)
+	return graph.Mul(factor, v)
+}
+
+// Forward scales the output of base and update; the adapted weight itself is not needed. Like PEFT,
+// it drops elements of the input before the part that the base adds through the scale too.
+func (m *dora) Forward(s Site, x, y *graph.Node) *graph.Node {
+	_, factor := m.direction(s, s.Base)
+	factor = graph.Reshape(factor, 1, s.Out())
+	a, b := m.factors(s)
+	if m.LoraDropout > 0 && s.Tape != nil {
+		x = s.Drop(x, m.LoraDropout)
+		y = graph.Add(y, graph.Mul(graph.AddScalar(factor, -1), ops.Linear(x, s.Base, nil)))
+		return graph.Add(y, graph.Mul(factor, ops.LowRank(s.Tape, x, a, b, m.scale(s.Target))))
+	}
+	update := ops.LowRank(s.Tape, x, a, b, m.scale(s.Target))
+	if s.BaseBias == nil {
+		return graph.Mul(factor, graph.Add(y, update))
+	}
+	bias := graph.ExpandLeftToRank(s.BaseBias, 2)
+	return graph.Add(graph.Mul(factor, graph.Add(graph.Sub(y, bias), update)), bias)
+}
+
+// Merge follows PEFT 0.21: V = W + (B·A)·s and m/‖V‖ in float32, one rounding at the end in either mode.
+func (m *dora) Merge(t Target, values Values, w []float32, _ Rounding, _ func(float32) float32) {
+	m.rows(t, values, w, func(i int, row, sum []float32) {
+		factor := values[magnitude][i] / norm2(sum)
+		for j, v := range sum {
+			row[j] = float32(factor * v)
+		}
+	})
+}
+
+// norm2 is the Euclidean norm as torch computes it on x86: in eight lanes, products rounded before
+// they are added, lanes and what is left over added one by one.
+func norm2(row []float32) float32 {
+	var lanes [8]float32
+	whole := len(row) / 8 * 8
+	for j, v := range row[:whole] {
+		lanes[j%8] += float32(v * v)
+	}
+	var sum float32
+	for _, v := range lanes {
+		sum += v
+	}
+	for _, v := range row[whole:] {
+		sum += float32(v * v)
+	}
+	return float32(math.Sqrt(float64(sum)))
+}
