@@ -33,7 +33,7 @@ type Build func(p *Params, batch []*graph.Node) []*graph.Node
 // batch input is the state of the random numbers; its Params can differentiate.
 func NewProgram(m Model, w *Weights, attach Attach, training bool, build Build) (*Program, error) {
 	p := &Program{weights: w, names: append([]string(nil), w.names...)}
-	if w.backend.Name() == "go" {
+	if ops.IsGo(w.backend) {
 		p.slice = sliceSize(m)
 	}
 	exec, err := graph.NewExec(w.backend, func(in []*graph.Node) []*graph.Node {

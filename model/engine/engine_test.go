@@ -16,7 +16,7 @@ func TestOpenGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer e.Close()
-	if e.Spec != "go" || e.Backend.Name() != "go" {
+	if e.Spec != "go" || e.Backend.String() != "go" {
 		t.Errorf("engine is %+v", e)
 	}
 }

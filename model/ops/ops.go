@@ -31,7 +31,7 @@ func Linear(x, w, b *Node) *Node {
 // are written so that they transpose the thin [rows, rank] factor, never the wide activations.
 func LowRank(t *Tape, x, a, b *Node, scale float64) *Node {
 	b = MulScalar(b, scale)
-	if x.Graph().Backend().Name() == "go" {
+	if IsGo(x.Graph().Backend()) {
 		g, rank, in, out := x.Graph(), a.Shape().Dimensions[0], a.Shape().Dimensions[1], b.Shape().Dimensions[0]
 		if pad := max(32, (rank+15)/16*16) - rank; pad > 0 {
 			a = Concatenate([]*Node{a, Zeros(g, shapes.Make(a.DType(), pad, in))}, 0)
@@ -73,7 +73,7 @@ func JoinHeads(t *Tape, x *Node, n int) *Node {
 // taken for 64-bit words, they are half as many.
 func swapMiddle(t *Tape, x *Node) *Node {
 	d := x.Shape().Dimensions
-	if x.Graph().Backend().Name() != "go" || x.DType() != dtypes.Float32 || d[3]%2 != 0 {
+	if !IsGo(x.Graph().Backend()) || x.DType() != dtypes.Float32 || d[3]%2 != 0 {
 		return TransposeAllAxes(x, 0, 2, 1, 3)
 	}
 	words := Bitcast(Reshape(StopGradient(x), d[0], d[1], d[2], d[3]/2, 2), dtypes.Uint64)
@@ -118,7 +118,7 @@ func Gelu(t *Tape, x *Node) *Node {
 // The Go backend's Erf calls math.Erf for every element. Abramowitz and Stegun's rational form 7.1.28,
 // erfc(u) = (1 + a₁u + … + a₆u⁶)⁻¹⁶ for u ≥ 0, takes half the time there; Φ is within 2e-7.
 func normalCDF(x *Node) *Node {
-	if x.Graph().Backend().Name() != "go" {
+	if !IsGo(x.Graph().Backend()) {
 		return MulScalar(AddScalar(Erf(MulScalar(x, 1/math.Sqrt2)), 1), 0.5)
 	}
 	// The coefficients a₆ ... a₁, a₀, divided by √2 to the power of their index: u is |x|/√2.
@@ -180,6 +180,9 @@ func Dropout(state, x *Node, p float64) (next, y *Node) {
 	keep := GreaterOrEqual(u, Scalar(x.Graph(), x.DType(), p))
 	return next, Where(keep, MulScalar(x, 1/(1-p)), ZerosLike(x))
 }
+
+// IsGo tells whether a backend is GoMLX's own, whose needs many of the forms here serve.
+func IsGo(b compute.Backend) bool { return b.String() == "go" }
 
 // fusedOr builds the fused operation, or the decomposed one where the backend lacks it.
 func fusedOr(fused, decomposed func() *Node) (n *Node, ok bool) {

@@ -55,6 +55,18 @@ var own = map[string]func(t *ops.Tape, in []*Node) *Node{
 	"layernorm": func(t *ops.Tape, in []*Node) *Node { return ops.LayerNorm(t, in[0], in[1], in[2], 1e-5) },
 }
 
+// The forms under test are those for the Go backend.
+func TestIsGo(t *testing.T) {
+	e, err := engine.Open("go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if !ops.IsGo(e.Backend) {
+		t.Errorf("the backend %q is not taken for the Go engine's", e.Backend)
+	}
+}
+
 func keep(x *Node) *Node { return x }
 
 var inputs = map[string][][]int{
