@@ -31,7 +31,8 @@ type Adapter struct {
 
 	base   Base
 	method Method
-	params []Parameter // of targets in their order, then those in Full; named by Key
+	params []Parameter // of targets in their order, then those in Full; named by key
+	first  []int       // of each target, then of Full, in params
 }
 
 // key is the canonical name of a tensor in an adapter's file.
@@ -83,7 +84,10 @@ func prepare(cfg *format.AdapterConfig, b Base) (*Adapter, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Adapter{Config: cfg, Targets: targets, base: b, method: m, Full: savedParameters(cfg, b)}
+	a := &Adapter{Config: cfg, Targets: targets, base: b, method: m, Full: savedParameters(cfg, b), first: []int{0}}
+	for i, t := range targets {
+		a.first = append(a.first, a.first[i]+len(m.Params(t)))
+	}
 	if trainer, ok := m.(BiasTrainer); ok {
 		for _, name := range trainedBiases(trainer.TrainedBiases(), b, targets) {
 			if !slices.Contains(a.Full, name) {
@@ -207,10 +211,9 @@ func (a *Adapter) Params() []Parameter { return a.params }
 // TargetValues returns the parameters of one target on the host.
 func (a *Adapter) TargetValues(t Target) Values {
 	values := Values{}
-	for _, p := range a.params {
-		if name, ok := strings.CutPrefix(p.Name, keyPrefix+t.Name+"."); ok {
-			values[name] = p.Values
-		}
+	i := slices.IndexFunc(a.Targets, func(own Target) bool { return own.Name == t.Name })
+	for _, p := range a.params[a.first[i]:a.first[i+1]] {
+		values[strings.TrimPrefix(p.Name, keyPrefix+t.Name+".")] = p.Values
 	}
 	return values
 }
@@ -287,7 +290,7 @@ func HeadRows(dir, modelType, head string) (rows int, ok bool, err error) {
 // NewHead makes an adapter without a method that trains parameters of the base in full: a linear
 // probe, where they are the head's. It cannot be saved.
 func NewHead(b Base, parameters ...string) (*Adapter, error) {
-	a := &Adapter{Config: &format.AdapterConfig{}, base: b, Full: parameters}
+	a := &Adapter{Config: &format.AdapterConfig{}, base: b, Full: parameters, first: []int{0}}
 	for _, name := range parameters {
 		values, err := b.Values(name)
 		if err != nil {
@@ -315,8 +318,8 @@ func (a *Adapter) CopyFrom(other *Adapter) error {
 		wrong = append(wrong, fmt.Sprintf("it is %s, and %s here", other.Config.PeftType, a.Config.PeftType))
 	}
 	for i, p := range a.params {
-		if len(wrong) == 0 && (i >= len(other.params) || other.params[i].Name != p.Name) {
-			wrong = append(wrong, "it lacks "+p.Name)
+		if len(wrong) == 0 && (i >= len(other.params) || other.params[i].Name != p.Name || !slices.Equal(other.params[i].Shape, p.Shape)) {
+			wrong = append(wrong, fmt.Sprintf("it lacks %s of shape %v", p.Name, p.Shape))
 		}
 	}
 	if len(wrong) > 0 {

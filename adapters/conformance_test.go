@@ -11,6 +11,11 @@ import (
 
 // conformance has the settings with which each method runs the suite.
 var conformance = map[string][]adapterstest.Case{
+	"IA3": {
+		{Settings: `{"peft_type": "IA3", "feedforward_modules": []}`},
+		{Settings: `{"peft_type": "IA3", "feedforward_modules": ".*(output.dense|fc2|projection)"}`},
+		{Settings: `{"peft_type": "IA3", "target_modules": ["query", "output.dense", "projection"], "feedforward_modules": ["output.dense", "projection"], "init_ia3_weights": false}`, Changes: true},
+	},
 	"LORA": {
 		{Settings: `{"peft_type": "LORA", "r": 3, "lora_alpha": 5}`},
 		{Settings: `{"peft_type": "LORA", "r": 3, "use_rslora": true, "lora_dropout": 0.1, "init_lora_weights": "gaussian"}`},

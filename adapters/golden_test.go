@@ -43,7 +43,6 @@ var refused = map[string]string{
 	"lora/pissa": "pissa",
 	"lora/olora": "olora",
 	"adalora":    "ADALORA",
-	"ia3":        "IA3",
 }
 
 func cases(t *testing.T) map[string]goldenCase {

@@ -20,7 +20,8 @@ import (
 // A Method is one family of adapters with its settings. Everything the rest of hubtool knows about
 // LoRA or LoHa it knows through this interface and the optional ones below.
 type Method interface {
-	// Scale returns the rank and alpha of modules that no pattern names.
+	// Scale returns the rank and alpha of modules that no pattern names; alpha is 0 for a method
+	// whose update has no scale.
 	Scale() (rank int, alpha float64)
 
 	// Settings are the fields that a new adapter_config.json should have beside the shared ones: a
@@ -73,6 +74,20 @@ type Merger interface {
 type BiasMerger interface {
 	MergesBias() bool
 	MergeBias(t Target, values Values, bias []float32)
+}
+
+// Namer is a method with settings that name modules.
+type Namer interface {
+	// Named returns these settings, as Settings does, for a file in which paths are a target's full
+	// names and entries its names in target_modules; nil entries mean that target_modules stays.
+	Named(targets []Target, paths, entries func(Target) []string) any
+}
+
+// Exporter is a method that saves other tensors for a target than it trains. params are those of
+// Params, and may be returned. both says that the file will hold every tensor under both generations
+// of names.
+type Exporter interface {
+	Export(t Target, params []Parameter, both bool) []Parameter
 }
 
 // Noter is a method with something to say to the user about an adapter that was loaded.
@@ -140,6 +155,7 @@ var ErrMethod = errors.New("method not supported")
 
 // methods maps peft_type to a constructor.
 var methods = map[string]func(cfg *format.AdapterConfig) (Method, error){
+	"IA3":  newIA3,
 	"LORA": newLoRA,
 	"LOHA": newLoHa,
 	"LOKR": newLoKr,

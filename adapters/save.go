@@ -33,14 +33,32 @@ func (a *Adapter) Save(ctx context.Context, dir string, names format.Names) erro
 	if err := format.Write(ctx, filepath.Join(dir, File), a.tensors(names), map[string]string{"format": "pt"}); err != nil {
 		return err
 	}
-	return a.config(names).Write(dir)
+	cfg, err := a.config(names)
+	if err != nil {
+		return fmt.Errorf("saving adapter: %w", err)
+	}
+	return cfg.Write(dir)
+}
+
+// exported are the parameters of the i-th target as they are saved.
+func (a *Adapter) exported(i int, names format.Names) []Parameter {
+	params := a.params[a.first[i]:a.first[i+1]]
+	if m, ok := a.method.(Exporter); ok {
+		return m.Export(a.Targets[i], params, names == format.BothNames)
+	}
+	return params
 }
 
 // tensors are the adapter's parameters under the names of PEFT's files.
 func (a *Adapter) tensors(names format.Names) []format.Tensor {
+	var params []Parameter
+	for i := range a.Targets {
+		params = append(params, a.exported(i, names)...)
+	}
+	params = append(params, a.params[a.first[len(a.Targets)]:]...)
 	var ts []format.Tensor
 	seen := map[string]bool{}
-	for _, p := range a.params {
+	for _, p := range params {
 		name := strings.TrimPrefix(p.Name, keyPrefix)
 		for _, n := range names.Each() {
 			spelled := format.Spell(a.base.ModelType, name, n)
@@ -62,43 +80,83 @@ func (a *Adapter) wraps(module string) bool {
 }
 
 // config is the adapter's config as it is saved: as it was made where that selects the same modules
-// with the same ranks among names of the given generation, else with targets and patterns in those
+// with the same tensors among names of the given generation, else with targets and patterns in those
 // names, the shortest that do.
-func (a *Adapter) config(names format.Names) *format.AdapterConfig {
-	cfg := *a.Config
+func (a *Adapter) config(names format.Names) (*format.AdapterConfig, error) {
+	text, err := a.Config.MarshalJSON()
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := format.ParseAdapterConfig(text) // a copy
+	if err != nil {
+		return nil, err
+	}
 	cfg.InferenceMode = true
 	if class, ok := classes[a.base.ModelType]; ok && cfg.AutoMapping == nil && cfg.TaskType == nil {
 		cfg.AutoMapping, _ = json.Marshal(class)
 	}
+	if err := a.name(cfg, names, 0); err != nil {
+		return nil, err
+	}
 	// PEFT saves what "all-linear" stands for.
 	if !strings.EqualFold(cfg.TargetModules.Pattern, "all-linear") && a.selectsSame(cfg, names) {
-		return &cfg
+		return cfg, nil
 	}
 	cfg.RankPattern, cfg.AlphaPattern = a.patterns(names)
-	for parts := 1; parts <= 3; parts++ {
+	for _, parts := range []int{1, 2, 3, whole} {
+		if parts == whole {
+			cfg.ExcludeModules, cfg.LayersToTransform, cfg.LayersPattern = format.Targets{}, nil, nil
+		}
 		cfg.TargetModules = format.Targets{Names: a.suffixes(names, parts)}
+		if err := a.name(cfg, names, parts); err != nil {
+			return nil, err
+		}
 		if a.selectsSame(cfg, names) {
-			return &cfg
+			break
 		}
 	}
-	const whole = 1 << 10
-	cfg.TargetModules = format.Targets{Names: a.suffixes(names, whole)}
-	cfg.ExcludeModules, cfg.LayersToTransform, cfg.LayersPattern = format.Targets{}, nil, nil
-	return &cfg
+	return cfg, nil
 }
 
-// selectsSame tells whether the config selects the adapter's targets with their ranks and alphas
-// wherever modules have the names of one of the generations.
-func (a *Adapter) selectsSame(cfg format.AdapterConfig, names format.Names) bool {
+const whole = 1 << 10 // parts of a module's name: all
+
+// name puts the method's settings that name modules into the names of the given generation, for
+// target_modules whose entries have so many parts; 0 where target_modules is as it was.
+func (a *Adapter) name(cfg *format.AdapterConfig, names format.Names, parts int) error {
+	m, ok := a.method.(Namer)
+	if !ok {
+		return nil
+	}
+	last := func(parts int) func(Target) []string {
+		return func(t Target) []string { return a.spelled(t, names, parts) }
+	}
+	if parts == 0 {
+		return cfg.SetMethod(m.Named(a.Targets, last(whole), nil))
+	}
+	return cfg.SetMethod(m.Named(a.Targets, last(whole), last(parts)))
+}
+
+// selectsSame tells whether the config selects the adapter's targets with their scales and the
+// tensors that are saved wherever modules have the names of one of the generations.
+func (a *Adapter) selectsSame(cfg *format.AdapterConfig, names format.Names) bool {
+	m, err := construct(cfg)
+	if err != nil {
+		return false
+	}
 	for _, n := range names.Each() {
-		targets, err := selectTargets(&cfg, a.method, a.base.Modules, func(name string) []string {
+		targets, err := selectTargets(cfg, m, a.base.Modules, func(name string) []string {
 			return []string{format.Spell(a.base.ModelType, name, n)}
 		})
 		// An error means that it selects nothing, or something that cannot be adapted.
-		if err != nil || !slices.EqualFunc(targets, a.Targets, func(x, y Target) bool {
-			return x.Name == y.Name && x.Rank == y.Rank && x.Alpha == y.Alpha
-		}) {
+		if err != nil || len(targets) != len(a.Targets) {
 			return false
+		}
+		for i, t := range targets {
+			own := a.Targets[i]
+			if t.Name != own.Name || t.Rank != own.Rank || t.Alpha != own.Alpha ||
+				!slices.EqualFunc(m.Params(t), a.exported(i, names), func(p Param, saved Parameter) bool { return slices.Equal(p.Shape, saved.Shape) }) {
+				return false
+			}
 		}
 	}
 	return true
@@ -126,11 +184,18 @@ func (a *Adapter) patterns(names format.Names) (ranks, alphas format.Pattern) {
 func (a *Adapter) suffixes(names format.Names, parts int) []string {
 	var list []string
 	for _, t := range a.Targets {
-		for _, n := range names.Each() {
-			path := strings.Split(format.Spell(a.base.ModelType, t.Name, n), ".")
-			list = append(list, strings.Join(path[max(0, len(path)-parts):], "."))
-		}
+		list = append(list, a.spelled(t, names, parts)...)
 	}
 	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// spelled are the last parts of a target's name in each generation.
+func (a *Adapter) spelled(t Target, names format.Names, parts int) []string {
+	var list []string
+	for _, n := range names.Each() {
+		path := strings.Split(format.Spell(a.base.ModelType, t.Name, n), ".")
+		list = append(list, strings.Join(path[max(0, len(path)-parts):], "."))
+	}
 	return slices.Compact(list)
 }
