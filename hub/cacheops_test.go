@@ -11,9 +11,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/hubtool/hubtool/hub"
+	"github.com/hubtool/hubtool/hub/hubtest"
 )
 
 func (r *rig) scan() *hub.CacheReport {
@@ -96,6 +99,68 @@ func TestRemoveAndPrune(t *testing.T) {
 		_, err = r.scan().PlanRemoval(hub.Repo{Type: hub.Model, ID: repoID, Revision: "none"})
 		wantErr(t, err, hub.ErrRevision)
 	})
+}
+
+// TestSharedStore puts content where huggingface_hub 2 keeps what it got through
+// Xet: in one place for all repositories, with links to it.
+func TestSharedStore(t *testing.T) {
+	r := newRig(t)
+	first, _ := twoCommits(r)
+	etag := lfsETag(r, "model.safetensors")
+	blob := filepath.Join(r.cache, "models--acme--vit", "blobs", etag)
+	payload := filepath.Join(r.cache, "blobs", "ab", strings.Repeat("ab", 32))
+	os.MkdirAll(filepath.Dir(payload), 0o777)
+	os.WriteFile(filepath.Join(r.cache, "blobs", ".huggingface-shared-blobs"), []byte("1\n"), 0o666)
+	os.Rename(blob, payload)
+	os.Chmod(payload, 0o444)
+	os.Symlink("../../blobs/ab/"+filepath.Base(payload), blob)
+
+	if snap := r.pull(hub.PullOptions{}); snap.Fetched != 0 {
+		t.Errorf("fetched %d bytes that the shared store has", snap.Fetched)
+	}
+	if v, err := r.client().Verify(context.Background(), repo, ""); err != nil || len(v.Damaged)+len(v.Different)+len(v.Missing) != 0 {
+		t.Errorf("%+v, %v", v, err)
+	}
+	if report := r.scan(); len(report.Warnings) != 0 || report.Size < 300_000 || report.Size > 301_000 {
+		t.Errorf("%d bytes, warnings %v", report.Size, report.Warnings)
+	}
+	plan, err := r.scan().PlanRemoval(hub.Repo{Type: hub.Model, ID: repoID, Revision: first}, hub.Repo{Type: hub.Model, ID: repoID, Revision: "main"})
+	if err == nil && len(plan.Repos) != 1 {
+		t.Errorf("all revisions are the repository: %+v", plan)
+	}
+	if err != nil || plan.Run() != nil {
+		t.Fatal(plan, err)
+	}
+	if _, err := os.Lstat(blob); err == nil {
+		t.Error("the link to the shared content is still there")
+	}
+	if _, err := os.Stat(payload); err != nil {
+		t.Error("the shared content is gone")
+	}
+}
+
+func TestRemovalDuringPull(t *testing.T) {
+	r := newRig(t)
+	r.hub.Inject(hubtest.Fault{Method: "GET", Path: "/lfs/blob/", Times: 1, Do: hubtest.Slow(30_000, 10*time.Millisecond)})
+	var once sync.Once
+	c := r.client(hub.WithProgress(func(e hub.Event) {
+		if e.File == "model.safetensors" && e.State == hub.Running {
+			once.Do(func() {
+				if plan, err := r.scan().PlanRemoval(hub.Repo{Type: hub.Model, ID: repoID}); err == nil {
+					plan.Run()
+				}
+			})
+		}
+	}))
+	if snap, err := c.Pull(context.Background(), repo, hub.PullOptions{}); err == nil {
+		t.Logf("88 the pull went through: %s", snap.Dir)
+	}
+	for _, one := range r.scan().Repos {
+		if len(one.Broken) > 0 {
+			t.Errorf("88 entries that lead nowhere: %v", one.Broken)
+		}
+	}
+	r.pull(hub.PullOptions{})
 }
 
 func TestVerify(t *testing.T) {

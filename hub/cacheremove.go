@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // A Removal is what would be deleted from a cache; nothing is until Run.
@@ -23,24 +24,37 @@ type Removal struct {
 // another revision shows stays. A target that is not in the cache is ErrNotFound or
 // ErrRevision.
 func (c *CacheReport) PlanRemoval(targets ...Repo) (*Removal, error) {
-	plan := &Removal{}
+	gone := make([]map[string]bool, len(c.Repos)) // by repository, then commit
 	for _, t := range targets {
 		i := slices.IndexFunc(c.Repos, func(r CachedRepo) bool { return r.Repo.kind() == t.kind() && r.Repo.ID == t.ID })
 		if i < 0 {
 			return nil, fmt.Errorf("removing %q from the cache: %w there", t, ErrNotFound)
 		}
-		gone := map[string]bool{}
+		if gone[i] == nil {
+			gone[i] = map[string]bool{}
+		}
+		found := t.Revision == ""
 		for _, rev := range c.Repos[i].Revisions {
-			if t.Revision == "" || slices.Contains(rev.Refs, t.Revision) || len(t.Revision) >= 6 && len(rev.Commit) >= len(t.Revision) && rev.Commit[:len(t.Revision)] == t.Revision {
-				gone[rev.Commit] = true
+			if rev.means(t.Revision) {
+				gone[i][rev.Commit], found = true, true
 			}
 		}
-		if t.Revision != "" && len(gone) == 0 {
+		if !found {
 			return nil, fmt.Errorf("removing %q from the cache: %w there", t, ErrRevision)
 		}
-		plan.add(c.Repos[i], gone)
+	}
+	plan := &Removal{}
+	for i, commits := range gone {
+		if commits != nil {
+			plan.add(c.Repos[i], commits)
+		}
 	}
 	return plan, nil
+}
+
+// means tells whether a revision, as a user gives it, is this one; "" is any.
+func (rev CachedRevision) means(revision string) bool {
+	return revision == "" || slices.Contains(rev.Refs, revision) || len(revision) >= 6 && strings.HasPrefix(rev.Commit, revision)
 }
 
 // PlanPrune says what is not needed: revisions that no ref means any more, and
@@ -96,14 +110,17 @@ func (p *Removal) add(r CachedRepo, gone map[string]bool) {
 			refs = append(refs, filepath.Join(r.Dir, "refs", filepath.FromSlash(ref)))
 		}
 		for path, size := range rev.blobs {
-			if !kept[path] {
-				kept[path] = true // once, if two revisions that go share it
+			if kept[path] {
+				continue
+			}
+			kept[path] = true // once, if two revisions that go share it
+			// Content in the store that repositories share is Python's to remove; only
+			// the link to it goes.
+			if info, err := os.Lstat(path); err == nil && info.Mode().IsRegular() {
 				p.Freed += size
-				// Content that lies in the snapshot itself goes with it; content in the
-				// store shared between repositories is Python's to remove.
-				if filepath.Dir(path) == resolved(filepath.Join(r.Dir, "blobs")) {
-					blobs = append(blobs, path)
-				}
+			}
+			if filepath.Dir(path) == filepath.Join(r.Dir, "blobs") {
+				blobs = append(blobs, path)
 			}
 		}
 	}

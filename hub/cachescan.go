@@ -40,7 +40,7 @@ type CachedRevision struct {
 	Files    int
 	Modified time.Time
 
-	blobs map[string]int64 // path of the content → bytes
+	blobs map[string]int64 // path in the repository's folder → bytes of content
 }
 
 // ignoredInCache are names that are no repositories and no cause for a warning.
@@ -114,7 +114,7 @@ func (s store) scan() (CachedRepo, error) {
 		}
 		rev.Refs = refs[e.Name()]
 		for path, size := range rev.blobs {
-			all[path] = size
+			all[resolved(path)] = size
 		}
 		one.Broken = append(one.Broken, broken...)
 		one.Revisions = append(one.Revisions, rev)
@@ -154,7 +154,7 @@ func (s store) scanRevision(commit string) (rev CachedRevision, broken []string,
 			return nil
 		}
 		rev.Files++
-		rev.blobs[resolved(path)] = info.Size()
+		rev.blobs[firstHop(path)] = info.Size()
 		if info.ModTime().After(rev.Modified) {
 			rev.Modified = info.ModTime()
 		}
@@ -164,6 +164,19 @@ func (s store) scanRevision(commit string) (rev CachedRevision, broken []string,
 		rev.Size += size
 	}
 	return rev, broken, err
+}
+
+// firstHop is where a snapshot's entry leads: a blob, or the entry itself where
+// there are no links. The blob may again be a link, into the shared store.
+func firstHop(entry string) string {
+	target, err := os.Readlink(entry)
+	switch {
+	case err != nil:
+		return entry
+	case filepath.IsAbs(target):
+		return filepath.Clean(target)
+	}
+	return filepath.Join(filepath.Dir(entry), target)
 }
 
 func resolved(path string) string {
