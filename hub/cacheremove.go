@@ -134,7 +134,7 @@ func (p *Removal) Empty() bool { return len(p.paths)+len(p.partial) == 0 }
 func (p *Removal) Run() error {
 	var errs []error
 	for _, path := range p.paths {
-		if err := os.RemoveAll(path); err != nil {
+		if err := removeTree(path); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -149,6 +149,20 @@ func (p *Removal) Run() error {
 		return fmt.Errorf("removing from the cache: %w", err)
 	}
 	return nil
+}
+
+// removeTree takes a repository's folder out of sight at once, so that a download
+// that is running in it fails instead of mixing with what is left, and then deletes
+// it. Other paths are just deleted.
+func removeTree(path string) error {
+	cache := filepath.Dir(path)
+	if _, isRepo := repoOfFolder(filepath.Base(path)); isRepo {
+		aside := filepath.Join(cache, ".locks", "removed-"+randomName())
+		if os.MkdirAll(filepath.Dir(aside), 0o777) == nil && os.Rename(path, aside) == nil {
+			path = aside
+		}
+	}
+	return os.RemoveAll(path)
 }
 
 // beingWritten tells whether a process has a file in flight locked.

@@ -114,7 +114,7 @@ func (c *Client) ensure(ctx context.Context, s store, commit string, f File, loc
 	// Another process may have finished meanwhile, or another file has this content.
 	if !force && s.blobOK(etag, f.Size) {
 		if !s.pointerOK(commit, f.Path, etag, f.Size) {
-			err = s.link(commit, f.Path, etag, false, c.noSymlinks)
+			err = s.show(commit, f, false, c.noSymlinks)
 		}
 		c.report(Event{File: f.Path, State: Skipped, Done: f.Size, Total: f.Size})
 		return got, wrapIf(err, wrap)
@@ -130,7 +130,7 @@ func (c *Client) ensure(ctx context.Context, s store, commit string, f File, loc
 	got.Fetched, err = c.complete(ctx, p, src, f, func(from string) error { return os.Rename(from, s.blob(etag)) })
 	if err == nil {
 		got.Cached, got.Size = false, p.pos
-		err = s.link(commit, f.Path, etag, true, c.noSymlinks)
+		err = s.show(commit, f, true, c.noSymlinks)
 	}
 	return got, wrapIf(err, wrap)
 }

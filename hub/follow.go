@@ -10,7 +10,7 @@ import (
 // answered. If the branch has our content, the commit has landed; if it has moved
 // without touching our files, the commit can be tried on top.
 func (p *pushing) follow(ctx context.Context, changes []change) (landed bool, err error) {
-	info, err := p.c.Info(ctx, p.repo)
+	info, err := p.c.info(ctx, p.repo)
 	if err != nil {
 		return false, err
 	}

@@ -44,16 +44,24 @@ func (g *Gate) UnmarshalJSON(b []byte) error {
 // on. Errors unwrap to ErrNotFound, ErrRevision, ErrGated, ErrAuth, ErrNetwork or
 // ErrOffline.
 func (c *Client) Info(ctx context.Context, r Repo) (*Info, error) {
+	info, err := c.info(ctx, r)
+	if err != nil {
+		return nil, fmt.Errorf("asking for %q: %w", r, err)
+	}
+	return info, nil
+}
+
+func (c *Client) info(ctx context.Context, r Repo) (*Info, error) {
 	if err := r.validate(); err != nil {
 		return nil, err
 	}
 	var info Info
 	if _, err := c.call(ctx, http.MethodGet, c.apiURL(r, "revision", r.revision()), nil, &info); err != nil {
-		return nil, fmt.Errorf("asking for %q: %w", r, err)
+		return nil, err
 	}
 	// Some self-hosted Hubs answer an unknown revision with an empty commit.
 	if !isCommit(info.SHA) {
-		return nil, fmt.Errorf("asking for %q: %w: the server names commit %q", r, ErrRevision, info.SHA)
+		return nil, fmt.Errorf("%w: the server names commit %q", ErrRevision, info.SHA)
 	}
 	if info.ID != "" && !strings.EqualFold(info.ID, r.ID) {
 		c.log.Warn("the repository has moved; use its new name", "old", r.ID, "new", info.ID)

@@ -44,6 +44,20 @@ func (s store) inside(path string, size int64, dirs ...string) bool {
 	return false
 }
 
+// show links a file into its snapshot and makes sure that the entry leads somewhere:
+// the content may be removed from the cache at any moment.
+func (s store) show(commit string, f File, fresh, noSymlinks bool) error {
+	if err := s.link(commit, f.Path, f.ETag(), fresh, noSymlinks); err != nil {
+		return err
+	}
+	if !s.pointerOK(commit, f.Path, f.ETag(), f.Size) {
+		return errors.Join(errRemoved, os.Remove(s.pointer(commit, f.Path)))
+	}
+	return nil
+}
+
+var errRemoved = errors.New("another program removed it from the cache meanwhile; run again")
+
 // link makes the snapshot's entry for a blob. fresh says that the blob has just
 // been written, so that without links it may be moved instead of copied.
 func (s store) link(commit, path, etag string, fresh, noSymlinks bool) error {

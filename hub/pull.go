@@ -105,6 +105,9 @@ func (c *Client) pull(ctx context.Context, r Repo, opts PullOptions) (*Snapshot,
 	}
 	for _, f := range snap.Files {
 		snap.Fetched += f.Fetched
+		if _, err := os.Stat(f.Path); err != nil && !opts.DryRun {
+			return nil, fmt.Errorf("%q: %w", f.Name, errRemoved)
+		}
 	}
 	if !opts.DryRun && opts.LocalDir == "" {
 		// Last, so that a ref never names a commit that is not here. Best effort: the

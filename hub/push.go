@@ -120,19 +120,19 @@ func (p *pushing) commitURL(oid string) string {
 // prepareRepo finds the branch's head, creating what does not exist. Looking comes
 // first: a token may write to a repository without the right to create one.
 func (p *pushing) prepareRepo(ctx context.Context) error {
-	info, err := p.c.Info(ctx, p.repo)
+	info, err := p.c.info(ctx, p.repo)
 	if errors.Is(err, ErrNotFound) && !p.opts.DryRun {
 		var created Repo
 		created, err = p.c.CreateRepo(ctx, p.repo, CreateOptions{Private: p.opts.Private, ExistOK: true})
 		if err == nil {
 			p.repo = created
-			info, err = p.c.Info(ctx, p.repo)
+			info, err = p.c.info(ctx, p.repo)
 		}
 	}
 	if errors.Is(err, ErrRevision) && !p.opts.DryRun {
 		branch := p.c.apiURL(p.repo, "branch", p.repo.Revision)
 		if _, err = p.c.call(ctx, http.MethodPost, branch, struct{}{}, nil); err == nil || errors.Is(err, ErrConflict) {
-			info, err = p.c.Info(ctx, p.repo)
+			info, err = p.c.info(ctx, p.repo)
 		}
 	}
 	switch {

@@ -3,6 +3,7 @@ package hub
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -21,7 +22,7 @@ func (c *Client) resolve(ctx context.Context, s store, opts PullOptions) (commit
 		if hasRef && !opts.NoCacheFallback {
 			first = withAttempts(ctx, 1)
 		}
-		info, err := c.Info(first, s.repo)
+		info, err := c.info(first, s.repo)
 		switch {
 		case err == nil:
 			commit = info.SHA
@@ -86,6 +87,9 @@ func (c *Client) resolveCached(s store, commit string, opts PullOptions, reason 
 		if files, ok := readTree(treeDir(s, opts), commit); ok {
 			return commit, files, nil // what the directory lacks, bringing it will tell
 		}
+	}
+	if commit == "" && !errors.Is(reason, ErrOffline) && !errors.Is(reason, ErrNetwork) {
+		return "", nil, reason // the Hub has answered
 	}
 	if commit == "" {
 		return "", nil, fmt.Errorf("%w; the cache does not know revision %q (give a commit to use a cached one)", reason, s.repo.revision())

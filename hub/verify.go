@@ -52,7 +52,7 @@ func (c *Client) verify(ctx context.Context, r Repo, localDir string) (*Verifica
 			return nil, fmt.Errorf("%w in the cache: %s", ErrRevision, v.Commit)
 		}
 		if localDir != "" && !(ok && c.offline) {
-			info, err := c.Info(ctx, r)
+			info, err := c.info(ctx, r)
 			if err != nil {
 				return nil, err
 			}
