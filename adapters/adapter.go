@@ -26,6 +26,9 @@ type Adapter struct {
 	// the biases that it trains.
 	Full []string
 
+	// Unused are tensors in the adapter's file for which the base has no place, by canonical key.
+	Unused []string
+
 	// Notes are remarks for the user about a loaded adapter.
 	Notes []string
 
@@ -181,7 +184,8 @@ func Load(dir string, b Base) (*Adapter, error) {
 	if m, ok := a.method.(Noter); ok {
 		a.Notes = append(a.Notes, m.Notes()...)
 	}
-	for _, name := range slices.Sorted(maps.Keys(stored)) {
+	a.Unused = slices.Sorted(maps.Keys(stored))
+	for _, name := range a.Unused {
 		a.Notes = append(a.Notes, fmt.Sprintf("%s is not used: no module of the adapter has it", name))
 	}
 	return a, nil

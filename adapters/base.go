@@ -1,6 +1,7 @@
 package adapters
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/hubtool/hubtool/format"
@@ -13,18 +14,23 @@ type Kind int
 const (
 	Linear Kind = iota
 	Convolution
+	Transposed // a linear layer stored [in, out]: transformers' Conv1D
+	Embedding  // stored [in, out], where inputs are the words of the vocabulary
 )
 
 // String names the kind for messages.
 func (k Kind) String() string {
-	return [...]string{"linear layer", "convolution"}[k]
+	return [...]string{"linear layer", "convolution", "transposed linear layer", "embedding"}[k]
 }
+
+// transposed tells whether the weight is stored as [in, out].
+func (k Kind) transposed() bool { return k == Transposed || k == Embedding }
 
 // Module is a module of a base model that could be adapted.
 type Module struct {
 	Name  string // canonical, as in "vit.encoder.layer.0.attention.attention.query"
 	Kind  Kind
-	Shape []int // of the weight: [out, in], or [out, in, height, width]
+	Shape []int // [out, in], also where the weight is stored transposed, or [out, in, height, width]
 	Bias  bool
 }
 
@@ -44,6 +50,9 @@ type Parameter struct {
 	Shape  []int
 	Values []float32
 }
+
+// canonical is the name by which adapters know a tensor of the checkpoint.
+func (b Base) canonical(name string) string { return format.Canonical(b.ModelType, name) }
 
 // spellings are all names that a module or parameter has in one of the generations of transformers.
 func (b Base) spellings(name string) []string { return format.Spellings(b.ModelType, name) }
@@ -82,4 +91,23 @@ func CheckpointBase(modelType string, ck *format.Checkpoint) Base {
 		}
 	}
 	return b
+}
+
+// nearest is the tail of a message about a name that is not the base's: the module most like it.
+func (b Base) nearest(name string) string {
+	name = strings.TrimPrefix(name, keyPrefix)
+	best, score := "", 0
+	for _, m := range b.Modules {
+		same := 0
+		for same < min(len(name), len(m.Name)) && name[same] == m.Name[same] {
+			same++
+		}
+		if same > score {
+			best, score = m.Name, same
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (the nearest module is %s)", best)
 }

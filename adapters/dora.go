@@ -34,18 +34,12 @@ func (m *dora) Params(t Target) []Param {
 
 // Begin sets the magnitude to the rows' lengths.
 func (m *dora) Begin(t Target, w []float32, values Values) {
-	m.rows(t, values, w, func(i int, _, sum []float32) { values[magnitude][i] = norm2(sum) })
-}
-
-// rows calls use with each row of w and of W + s·B·A, from several goroutines.
-func (m *dora) rows(t Target, values Values, w []float32, use func(i int, row, sum []float32)) {
 	s := float32(m.scale(t))
 	product(values["lora_B.weight"], values["lora_A.weight"], t.Out(), t.Rank, t.In(), func(i int, delta []float32) {
-		row := w[i*t.In() : (i+1)*t.In()]
-		for j, d := range delta {
-			delta[j] = row[j] + float32(d*s)
+		for j, v := range w[i*t.In() : (i+1)*t.In()] {
+			delta[j] = v + float32(delta[j]*s)
 		}
-		use(i, row, delta)
+		values[magnitude][i] = norm2(delta)
 	})
 }
 
@@ -80,14 +74,31 @@ func (m *dora) Forward(s Site, x, y *graph.Node) *graph.Node {
 	return graph.Add(graph.Mul(factor, graph.Add(graph.Sub(y, bias), update)), bias)
 }
 
-// Merge follows PEFT 0.21: V = W + (B·A)·s and m/‖V‖ in float32, one rounding at the end in either mode.
-func (m *dora) Merge(t Target, values Values, w []float32, _ Rounding, _ func(float32) float32) {
-	m.rows(t, values, w, func(i int, row, sum []float32) {
-		factor := values[magnitude][i] / norm2(sum)
-		for j, v := range sum {
-			row[j] = float32(factor * v)
+// ByRows is true where a row of the stored weight has a norm.
+func (m *dora) ByRows(t Target) bool { return !t.Kind.transposed() }
+
+// MergeRows follows PEFT 0.21: V = W + (B·A)·s and m/‖V‖ in float32, one rounding at the end in either mode.
+func (m *dora) MergeRows(t Target, values Values, _ Rounding) RowUpdate {
+	s, product, in := float32(m.scale(t)), m.product(t, values), t.In()
+	return RowUpdate{Replace: func(first int, w []float32) {
+		delta := make([]float32, len(w))
+		product.Rows(delta, first, s)
+		for i, d := range delta {
+			w[i] += d
 		}
-	})
+		for i := range len(w) / in {
+			row := w[i*in : (i+1)*in]
+			factor := values[magnitude][first+i] / norm2(row)
+			for j, v := range row {
+				row[j] = float32(factor * v)
+			}
+		}
+	}}
+}
+
+// Merge is MergeRows on all rows.
+func (m *dora) Merge(t Target, values Values, w []float32, rounding Rounding, round func(float32) float32) {
+	mergeAll(m, t, values, w, rounding, round)
 }
 
 // norm2 is the Euclidean norm as torch computes it on x86: in eight lanes, products rounded before

@@ -124,17 +124,27 @@ func (m *ia3) Forward(s Site, x, y *graph.Node) *graph.Node {
 	return graph.Mul(y, graph.Reshape(s.Params["ia3_l"], 1, s.Out()))
 }
 
-// Merge follows PEFT 0.21: W ⊙ l in float32, one rounding in either mode.
-func (m *ia3) Merge(t Target, values Values, w []float32, _ Rounding, _ func(float32) float32) {
+// ByRows is true where rows of the stored weight are outputs.
+func (m *ia3) ByRows(t Target) bool { return !t.Kind.transposed() }
+
+// MergeRows follows PEFT 0.21: W ⊙ l in float32, one rounding in either mode.
+func (m *ia3) MergeRows(t Target, values Values, _ Rounding) RowUpdate {
 	l, in, kernel := values["ia3_l"], t.In(), t.In()/t.Shape[1]
 	ff := m.feedforward(t)
-	for i := range w {
-		if ff {
-			w[i] *= l[i%in/kernel]
-		} else {
-			w[i] *= l[i/in]
+	return RowUpdate{Replace: func(first int, w []float32) {
+		for i := range w {
+			if ff {
+				w[i] *= l[i%in/kernel]
+			} else {
+				w[i] *= l[first+i/in]
+			}
 		}
-	}
+	}}
+}
+
+// Merge is MergeRows on all rows.
+func (m *ia3) Merge(t Target, values Values, w []float32, rounding Rounding, round func(float32) float32) {
+	mergeAll(m, t, values, w, rounding, round)
 }
 
 func (m *ia3) MergesBias() bool { return true }

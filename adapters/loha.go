@@ -5,6 +5,7 @@ import (
 
 	"github.com/gomlx/gomlx/core/graph"
 
+	"github.com/hubtool/hubtool/adapters/internal/kernel"
 	"github.com/hubtool/hubtool/format"
 )
 
@@ -58,19 +59,34 @@ func (m *loha) Weight(s Site, base *graph.Node) *graph.Node {
 	return graph.Add(base, m.drop(s, update, true))
 }
 
-// Merge follows PEFT 0.21: ((A₁·B₁)⊙(A₂·B₂))·s in float32, one rounding in either mode.
-func (m *loha) Merge(t Target, values Values, w []float32, _ Rounding, _ func(float32) float32) {
-	s := float32(m.scale(t))
-	first := m.factor(t, values, "1")
-	for i, v := range m.factor(t, values, "2") {
-		w[i] += float32(float32(first[i]*v) * s)
-	}
+// ByRows is true where the update is not decomposed by kernel position.
+func (m *loha) ByRows(t Target) bool { return !m.tucker(t) }
+
+// MergeRows follows PEFT 0.21: ((A₁·B₁)⊙(A₂·B₂))·s in float32, one rounding in either mode.
+func (m *loha) MergeRows(t Target, values Values, _ Rounding) RowUpdate {
+	s, first, second := float32(m.scale(t)), m.factor(t, values, "1"), m.factor(t, values, "2")
+	return RowUpdate{Delta: func(row int, d []float32) {
+		other := make([]float32, len(d))
+		first(d, row)
+		second(other, row)
+		for i, v := range other {
+			d[i] = float32(float32(d[i]*v) * s)
+		}
+	}}
 }
 
-func (m *loha) factor(t Target, values Values, n string) []float32 {
+// Merge is MergeRows on all rows.
+func (m *loha) Merge(t Target, values Values, w []float32, rounding Rounding, round func(float32) float32) {
+	mergeAll(m, t, values, w, rounding, round)
+}
+
+// factor returns what computes rows of one of the two factors.
+func (m *loha) factor(t Target, values Values, n string) func(d []float32, first int) {
 	a, b := values["hada_w"+n+"_a"], values["hada_w"+n+"_b"]
 	if m.tucker(t) {
-		return hostTucker(values["hada_t"+n], a, b, t.Rank, t.Out(), t.Shape[1], t.Shape[2]*t.Shape[3], t.Out() < t.Shape[1])
+		whole := hostTucker(values["hada_t"+n], a, b, t.Rank, t.Out(), t.Shape[1], t.Shape[2]*t.Shape[3], t.Out() < t.Shape[1])
+		return func(d []float32, first int) { copy(d, whole[first*t.In():]) }
 	}
-	return hostProduct(a, b, t.Out(), t.Rank, t.In())
+	product := kernel.NewProduct(a, b, t.Rank, t.In())
+	return func(d []float32, first int) { product.Rows(d, first, 1) }
 }

@@ -42,12 +42,12 @@ func (m *lokr) Settings() any {
 	return &settings
 }
 
-// Notes warn about files of PEFT before 0.14, which lack a key that came with the scale.
-func (m *lokr) Notes() []string {
+// Loaded warns about files of PEFT before 0.14, which lack a key that came with the scale.
+func (m *lokr) Loaded([]Target) ([]string, error) {
 	if m.RankDropoutScale != nil || m.Alpha == float64(m.R) {
-		return nil
+		return nil, nil
 	}
-	return []string{fmt.Sprintf("PEFT before 0.14 wrote this adapter and left out LoKr's scale of %v/%d; newer ones apply it, and so does hubtool", m.Alpha, m.R)}
+	return []string{fmt.Sprintf("PEFT before 0.14 wrote this adapter and left out LoKr's scale of %v/%d; newer ones apply it, and so does hubtool", m.Alpha, m.R)}, nil
 }
 
 // kronecker is how a target's weight splits: w₁ [l, m] and w₂ [k, n·kernel].
@@ -129,8 +129,11 @@ func (m *lokr) Weight(s Site, base *graph.Node) *graph.Node {
 	return graph.Add(base, m.drop(s, update, m.RankDropoutScale != nil && *m.RankDropoutScale))
 }
 
-// Merge follows PEFT 0.21: (w₁ ⊗ w₂)·s in float32, one rounding in either mode.
-func (m *lokr) Merge(t Target, values Values, w []float32, _ Rounding, _ func(float32) float32) {
+// ByRows is true: rows of the update are made of rows of the factors.
+func (m *lokr) ByRows(Target) bool { return true }
+
+// MergeRows follows PEFT 0.21: (w₁ ⊗ w₂)·s in float32, one rounding in either mode.
+func (m *lokr) MergeRows(t Target, values Values, _ Rounding) RowUpdate {
 	k, r, s := m.split(t), t.Rank, float32(m.scale(t))
 	w1, w2 := values["lokr_w1"], values["lokr_w2"]
 	if w1 == nil {
@@ -144,12 +147,20 @@ func (m *lokr) Merge(t Target, values Values, w []float32, _ Rounding, _ func(fl
 	default:
 		w2 = hostProduct(a, b, k.k, r, columns)
 	}
-	for i := range t.Out() {
-		for j := range k.m {
-			x, row := w1[i/k.k*k.m+j], w[i*t.In()+j*columns:]
-			for l, y := range w2[i%k.k*columns : (i%k.k+1)*columns] {
-				row[l] += float32(float32(x*y) * s)
+	return RowUpdate{Delta: func(first int, d []float32) {
+		for i := first; len(d) > 0; i++ {
+			y := w2[i%k.k*columns : (i%k.k+1)*columns]
+			for _, x := range w1[i/k.k*k.m : (i/k.k+1)*k.m] {
+				for l, v := range y {
+					d[l] = float32(float32(x*v) * s)
+				}
+				d = d[columns:]
 			}
 		}
-	}
+	}}
+}
+
+// Merge is MergeRows on all rows.
+func (m *lokr) Merge(t Target, values Values, w []float32, rounding Rounding, round func(float32) float32) {
+	mergeAll(m, t, values, w, rounding, round)
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/gomlx/gomlx/core/graph"
 
+	"github.com/hubtool/hubtool/adapters/internal/kernel"
 	"github.com/hubtool/hubtool/format"
 	"github.com/hubtool/hubtool/model/ops"
 )
@@ -124,6 +125,9 @@ func (m *lora) Params(t Target) []Param {
 	for range t.Shape[2:] {
 		shapeB = append(shapeB, 1)
 	}
+	if t.Kind == Embedding {
+		return []Param{{"lora_embedding_A", shapeA, Zeros}, {"lora_embedding_B", shapeB, Normal(1)}}
+	}
 	ps := []Param{{"lora_A.weight", shapeA, a}, {"lora_B.weight", shapeB, b}}
 	if m.LoraBias {
 		ps = append(ps, Param{"lora_B.bias", []int{t.Out()}, Zeros})
@@ -163,19 +167,34 @@ func (m *lora) Bias(s Site, base *graph.Node) *graph.Node {
 	return graph.Add(base, graph.MulScalar(s.Params["lora_B.bias"], m.scale(s.Target)))
 }
 
-// Merge follows PEFT 0.21: D = (B·A)·s in float32, one rounding; with safe merging D is rounded first.
+// ByRows is true: every row of the update is a product of its own.
+func (m *lora) ByRows(Target) bool { return true }
+
+// MergeRows follows PEFT 0.21: D = (B·A)·s in float32, one rounding; with safe merging, and for
+// embeddings, D is rounded first. A transposed weight gets Aᵀ·Bᵀ, which has the same sums.
+func (m *lora) MergeRows(t Target, values Values, rounding Rounding) RowUpdate {
+	s, product := float32(m.scale(t)), m.product(t, values)
+	return RowUpdate{
+		Delta:   func(first int, d []float32) { product.Rows(d, first, s) },
+		Rounded: rounding == RoundSafe || rounding == RoundPEFT && t.Kind == Embedding,
+	}
+}
+
+// product is the update without its scale, in the layout of the weight.
+func (m *lora) product(t Target, values Values) *kernel.Product {
+	a, b := values["lora_A.weight"], values["lora_B.weight"]
+	if a == nil {
+		a, b = values["lora_embedding_A"], values["lora_embedding_B"]
+	}
+	if t.Kind.transposed() {
+		return kernel.NewProduct(hostTranspose(a, t.Rank, t.In()), hostTranspose(b, t.Out(), t.Rank), t.Rank, t.Out())
+	}
+	return kernel.NewProduct(b, a, t.Rank, t.In())
+}
+
+// Merge is MergeRows on all rows.
 func (m *lora) Merge(t Target, values Values, w []float32, rounding Rounding, round func(float32) float32) {
-	s := float32(m.scale(t))
-	product(values["lora_B.weight"], values["lora_A.weight"], t.Out(), t.Rank, t.In(), func(i int, row []float32) {
-		target := w[i*t.In() : (i+1)*t.In()]
-		for j, d := range row {
-			d = float32(d * s)
-			if rounding == RoundSafe {
-				d = round(d)
-			}
-			target[j] += d
-		}
-	})
+	mergeAll(m, t, values, w, rounding, round)
 }
 
 func (m *lora) MergesBias() bool { return m.LoraBias }

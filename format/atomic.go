@@ -63,6 +63,14 @@ func writeAtomic(path string, fill func(*os.File) error) (err error) {
 	return syncDir(filepath.Dir(path))
 }
 
+// Rename gives a complete file or directory its final name, durably.
+func Rename(from, to string) error {
+	if err := os.Rename(from, to); err != nil {
+		return at("writing", to, err)
+	}
+	return at("writing", to, syncDir(filepath.Dir(to)))
+}
+
 // stillOurs fails if another process has begun to write the same file: what it
 // has so far must not get the final name.
 func stillOurs(ours os.FileInfo, partial string) error {

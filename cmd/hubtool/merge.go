@@ -25,7 +25,7 @@ type mergeOptions struct {
 }
 
 // roundings are the values of --rounding.
-var roundings = map[string]adapters.Rounding{"peft": adapters.RoundPEFT, "peft-safe": adapters.RoundSafe}
+var roundings = map[string]adapters.Rounding{"peft": adapters.RoundPEFT, "peft-safe": adapters.RoundSafe, "once": adapters.RoundOnce}
 
 func (e *env) mergeCommand() *cli.Command {
 	o := mergeOptions{rounding: "peft"}
@@ -38,7 +38,7 @@ func (e *env) mergeCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "base", Usage: "base model; default: the one that the first adapter's config names", Destination: &o.base},
 			&cli.StringFlag{Name: "out", Usage: "write into `DIR`", Required: true, Destination: &o.out},
-			choice("rounding", "peft: bit for bit as merge_and_unload(); peft-safe: as with safe_merge=True", &o.rounding, "peft", "peft-safe"),
+			choice("rounding", "peft: bit for bit as merge_and_unload(); peft-safe: as with safe_merge=True; once: after the last adapter only", &o.rounding, "peft", "peft-safe", "once"),
 			&cli.BoolFlag{Name: "force", Usage: "replace what is in DIR", Destination: &o.force},
 		},
 		Action: func(c *cli.Context) error { return e.merge(c.Context, c.Args().Slice(), o) },
@@ -106,7 +106,7 @@ func (e *env) mergeInto(ctx context.Context, refs []string, o mergeOptions) (*me
 	result, err := adapters.Merge(ctx, m.checkpoint, m.config, m.adapters, out, adapters.MergeOptions{
 		Rounding: roundings[o.rounding], Weights: weights, Labels: m.labels,
 		Progress: func(ev adapters.MergeEvent) {
-			e.report(step{Task: "merging", Done: ev.Done, Total: ev.Total, Unit: "bytes", Text: ev.Tensor})
+			e.report(step{Task: "merging", Done: ev.Done, Total: ev.Total, Unit: "bytes", Text: ev.Shard})
 		},
 	})
 	if err != nil {
