@@ -8,11 +8,12 @@ import torch
 
 from . import common
 
-# Largest |a-b| / max(1, |b|): one step of the dtype for halves, the last bits of a sum for float32.
-TOLERANCE = {torch.float32: 1e-6, torch.float16: 2**-10, torch.bfloat16: 2**-7}
+# Largest |a-b| / max(1, |b|): one step of the dtype for halves, the order of a sum for float32. Torch's kernels for older
+# processors (MKL_CBWR=COMPATIBLE ATEN_CPU_CAPABILITY=default) stay below 2e-6, and 3e-5 in the loose folders.
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 2**-10, torch.bfloat16: 2**-7}
 # AdamW divides by the gradient's own size, so its error grows where gradients are small; the factors of pissa and
 # olora come out of LAPACK.
-LOOSE, LOOSE_TOLERANCE = ("training/", "lora/pissa", "lora/olora"), 2e-5
+LOOSE, LOOSE_TOLERANCE = ("training/", "lora/pissa", "lora/olora"), 2e-4
 
 
 def tensors(path: str, a: dict, b: dict) -> list[str]:
