@@ -36,6 +36,7 @@ type Adapter struct {
 	method Method
 	params []Parameter // of targets in their order, then those in Full; named by key
 	first  []int       // of each target, then of Full, in params
+	state  []Parameter // of an Allocator in training
 }
 
 // key is the canonical name of a tensor in an adapter's file.
@@ -128,6 +129,11 @@ func Load(dir string, b Base) (*Adapter, error) {
 	a, err := prepare(cfg, b)
 	if err != nil {
 		return nil, fmt.Errorf("loading adapter %q: %w", dir, err)
+	}
+	if m, ok := a.method.(Loader); ok {
+		if a.Notes, err = m.Loaded(a.Targets); err != nil {
+			return nil, fmt.Errorf("loading adapter %q: %w", dir, err)
+		}
 	}
 	ck, err := format.Open(dir)
 	if err != nil {
@@ -238,6 +244,9 @@ func (a *Adapter) FullValues() map[string]Parameter {
 func (a *Adapter) Count() (trainable, all int) {
 	for _, p := range a.base.Parameters {
 		all += size(p.Shape)
+	}
+	if m, ok := a.method.(Constant); ok {
+		all += m.Constants() * len(a.Targets)
 	}
 	saved := savedParameters(a.Config, a.base)
 	for _, p := range a.params {

@@ -11,6 +11,10 @@ import (
 
 // conformance has the settings with which each method runs the suite.
 var conformance = map[string][]adapterstest.Case{
+	"ADALORA": {
+		{Settings: `{"peft_type": "ADALORA", "init_r": 4, "lora_alpha": 6, "lora_dropout": 0.1, "total_step": 9}`},
+		{Settings: `{"peft_type": "ADALORA", "init_r": 3, "lora_alpha": -1, "init_lora_weights": false, "total_step": 9}`, Changes: true},
+	},
 	"IA3": {
 		{Settings: `{"peft_type": "IA3", "feedforward_modules": []}`},
 		{Settings: `{"peft_type": "IA3", "feedforward_modules": ".*(output.dense|fc2|projection)"}`},

@@ -64,3 +64,26 @@ func (h *Hook) Site(module string, w, b *graph.Node) (s Site, ok bool) {
 	}
 	return s, true
 }
+
+// Penalty is the method's term of the loss: a scalar, or nil where it has none.
+func (h *Hook) Penalty() *graph.Node {
+	m, ok := h.adapter.method.(Penalizer)
+	if !ok {
+		return nil
+	}
+	var sum *graph.Node
+	for _, t := range h.adapter.Targets {
+		s, _ := h.Site(t.Name, nil, nil)
+		switch term := m.Penalty(s); {
+		case term == nil:
+		case sum == nil:
+			sum = term
+		default:
+			sum = graph.Add(sum, term)
+		}
+	}
+	if sum == nil {
+		return nil
+	}
+	return graph.DivScalar(sum, float64(len(h.adapter.Targets)))
+}

@@ -49,7 +49,7 @@ func newIA3(cfg *format.AdapterConfig) (Method, error) {
 
 func (m *ia3) Scale() (int, float64) { return 1, 0 }
 func (m *ia3) Settings() any         { return m }
-func (m *ia3) Check(Target) error    { return nil }
+func (m *ia3) Check(t Target) error  { return refuseKinds(t, "IA3", Embedding) }
 
 // feedforward tells whether a target's inputs are scaled. PEFT compares the ends of names, with no
 // regard to dots.

@@ -25,7 +25,8 @@ func newLoHa(cfg *format.AdapterConfig) (Method, error) {
 	return m, m.validate()
 }
 
-func (m *loha) Settings() any { return &m.lycoris }
+func (m *loha) Settings() any        { return &m.lycoris }
+func (m *loha) Check(t Target) error { return refuseKinds(t, "LoHa", Transposed, Embedding) }
 
 func (m *loha) Params(t Target) []Param {
 	r, out, in := t.Rank, t.Out(), t.In()

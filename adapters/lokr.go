@@ -42,6 +42,8 @@ func (m *lokr) Settings() any {
 	return &settings
 }
 
+func (m *lokr) Check(t Target) error { return refuseKinds(t, "LoKr", Transposed, Embedding) }
+
 // Loaded warns about files of PEFT before 0.14, which lack a key that came with the scale.
 func (m *lokr) Loaded([]Target) ([]string, error) {
 	if m.RankDropoutScale != nil || m.Alpha == float64(m.R) {

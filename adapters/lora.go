@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/gomlx/gomlx/core/graph"
 
@@ -16,21 +17,11 @@ import (
 // Hu et al. 2021; rsLoRA: Kalajdzievski 2023, "A Rank Stabilization Scaling Factor".
 type lora struct {
 	loraSettings
+	loraVariants
 
 	UseRSLoRA bool `json:"use_rslora"`
 	LoraBias  bool `json:"lora_bias"`
-
-	UseDoRA      bool            `json:"use_dora"`
-	UseQALoRA    bool            `json:"use_qalora"`
-	Replication  json.RawMessage `json:"layer_replication"`
-	TokenIndices json.RawMessage `json:"trainable_token_indices"`
-	TargetParams json.RawMessage `json:"target_parameters"`
-	ALoRA        json.RawMessage `json:"alora_invocation_tokens"`
-	Arrow        json.RawMessage `json:"arrow_config"`
-	BDLoRA       json.RawMessage `json:"use_bdlora"`
-	VeLoRA       json.RawMessage `json:"velora_config"`
-	MonteCLoRA   json.RawMessage `json:"monteclora_config"`
-	KaSA         json.RawMessage `json:"kasa_config"`
+	UseDoRA   bool `json:"use_dora"`
 }
 
 // loraSettings are the fields that every PEFT since 0.4 reads.
@@ -43,55 +34,75 @@ type loraSettings struct {
 	InitWeights json.RawMessage `json:"init_lora_weights"`
 }
 
-func newLoRA(cfg *format.AdapterConfig) (Method, error) {
-	m := &lora{loraSettings: loraSettings{R: 8, LoraAlpha: 8, TrainBias: "none", InitWeights: json.RawMessage("true")}}
-	if err := cfg.Method(m); err != nil {
-		return nil, err
-	}
-	if err := m.refuse(); err != nil {
-		return nil, err
-	}
+var loraDefaults = loraSettings{R: 8, LoraAlpha: 8, TrainBias: "none", InitWeights: json.RawMessage("true")}
+
+func (m *loraSettings) validate() error {
 	switch {
-	case m.R < 1:
-		return nil, fmt.Errorf("%w: r is %d, but must be positive", format.ErrConfig, m.R)
 	case m.LoraDropout < 0 || m.LoraDropout >= 1:
-		return nil, fmt.Errorf("%w: lora_dropout is %v, but must be in [0, 1)", format.ErrConfig, m.LoraDropout)
+		return fmt.Errorf("%w: lora_dropout is %v, but must be in [0, 1)", format.ErrConfig, m.LoraDropout)
 	case m.TrainBias != "none" && m.TrainBias != "all" && m.TrainBias != "lora_only":
-		return nil, fmt.Errorf("%w: bias is %q, but must be none, all or lora_only", format.ErrConfig, m.TrainBias)
-	case m.UseDoRA:
-		return newDoRA(m)
+		return fmt.Errorf("%w: bias is %q, but must be none, all or lora_only", format.ErrConfig, m.TrainBias)
 	}
-	return m, nil
+	return nil
 }
 
-// refuse names settings that change LoRA's formula or its tensors in ways not written here.
-func (m *lora) refuse() error {
-	set := func(raw json.RawMessage) bool {
-		switch string(raw) {
-		case "", "null", "false", "{}", "[]":
-			return false
-		}
-		return true
-	}
+// loraVariants are fields that change LoRA's formula or its tensors in ways not written here.
+type loraVariants struct {
+	QALoRA       bool            `json:"use_qalora"`
+	Replication  json.RawMessage `json:"layer_replication"`
+	TokenIndices json.RawMessage `json:"trainable_token_indices"`
+	TargetParams json.RawMessage `json:"target_parameters"`
+	ALoRA        json.RawMessage `json:"alora_invocation_tokens"`
+	Arrow        json.RawMessage `json:"arrow_config"`
+	BDLoRA       json.RawMessage `json:"use_bdlora"`
+	VeLoRA       json.RawMessage `json:"velora_config"`
+	MonteCLoRA   json.RawMessage `json:"monteclora_config"`
+	KaSA         json.RawMessage `json:"kasa_config"`
+}
+
+// refuse names the first that is set.
+func (v *loraVariants) refuse(method string) error {
 	for _, s := range []struct {
 		name string
 		on   bool
 	}{
-		{"use_qalora", m.UseQALoRA}, {"layer_replication", set(m.Replication)},
-		{"trainable_token_indices", set(m.TokenIndices)}, {"target_parameters", set(m.TargetParams)},
-		{"alora_invocation_tokens", set(m.ALoRA)}, {"arrow_config", set(m.Arrow)}, {"use_bdlora", set(m.BDLoRA)},
-		{"velora_config", set(m.VeLoRA)}, {"monteclora_config", set(m.MonteCLoRA)}, {"kasa_config", set(m.KaSA)},
+		{"use_qalora", v.QALoRA}, {"layer_replication", isSet(v.Replication)},
+		{"trainable_token_indices", isSet(v.TokenIndices)}, {"target_parameters", isSet(v.TargetParams)},
+		{"alora_invocation_tokens", isSet(v.ALoRA)}, {"arrow_config", isSet(v.Arrow)}, {"use_bdlora", isSet(v.BDLoRA)},
+		{"velora_config", isSet(v.VeLoRA)}, {"monteclora_config", isSet(v.MonteCLoRA)}, {"kasa_config", isSet(v.KaSA)},
 	} {
 		if s.on {
-			return fmt.Errorf("%w: LoRA with %s", ErrMethod, s.name)
+			return fmt.Errorf("%w: %s with %s", ErrMethod, method, s.name)
 		}
 	}
-	switch init := string(m.InitWeights); init {
-	case "true", "false", `"gaussian"`:
-		return nil
-	default:
-		return fmt.Errorf("%w: LoRA with init_lora_weights %s: use true, false or \"gaussian\"", ErrMethod, init)
+	return nil
+}
+
+func isSet(raw json.RawMessage) bool {
+	return !slices.Contains([]string{"", "null", "false", "{}", "[]"}, string(raw))
+}
+
+func newLoRA(cfg *format.AdapterConfig) (Method, error) {
+	m := &lora{loraSettings: loraDefaults}
+	if err := cfg.Method(m); err != nil {
+		return nil, err
 	}
+	if err := m.refuse("LoRA"); err != nil {
+		return nil, err
+	}
+	if init := string(m.InitWeights); init != "true" && init != "false" && init != `"gaussian"` {
+		return nil, fmt.Errorf("%w: LoRA with init_lora_weights %s: use true, false or \"gaussian\"", ErrMethod, init)
+	}
+	if m.R < 1 {
+		return nil, fmt.Errorf("%w: r is %d, but must be positive", format.ErrConfig, m.R)
+	}
+	if err := m.validate(); err != nil {
+		return nil, err
+	}
+	if m.UseDoRA {
+		return newDoRA(m)
+	}
+	return m, nil
 }
 
 func (m *lora) Scale() (int, float64) { return m.R, m.LoraAlpha }

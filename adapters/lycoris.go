@@ -34,7 +34,6 @@ func (m *lycoris) validate() error {
 }
 
 func (m *lycoris) Scale() (int, float64)  { return m.R, m.Alpha }
-func (m *lycoris) Check(Target) error     { return nil }
 func (m *lycoris) scale(t Target) float64 { return t.Alpha / float64(t.Rank) }
 
 // tucker tells whether a target's tensors are decomposed by kernel position too: Hyeon-Woo et al.,

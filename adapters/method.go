@@ -90,9 +90,32 @@ type Exporter interface {
 	Export(t Target, params []Parameter, both bool) []Parameter
 }
 
-// Noter is a method with something to say to the user about an adapter that was loaded.
-type Noter interface {
-	Notes() []string
+// Allocator is a method that takes ranks from its targets while they are trained.
+type Allocator interface {
+	// Plan is told the number of optimizer steps before the first one. It returns what, beside the
+	// parameters, later steps depend on; its values change in place.
+	Plan(steps int, targets []Target) (state []Parameter, err error)
+
+	// Allocate follows an optimizer step, the first of which is 1. It is given the parameters of each
+	// target, which it may change, and the gradients that the step used.
+	Allocate(step int, values, grads []Values)
+}
+
+// Penalizer is a method with a term that may be added to the loss: the mean over targets of Penalty,
+// a scalar, where nil counts as zero.
+type Penalizer interface {
+	Penalty(s Site) *graph.Node
+}
+
+// Constant is a method with so many numbers per target that PEFT counts as parameters, but neither
+// trains nor saves.
+type Constant interface {
+	Constants() int
+}
+
+// Loader is a method that checks settings which came from a file, and has remarks for the user.
+type Loader interface {
+	Loaded(targets []Target) (notes []string, err error)
 }
 
 // Target is a module to adapt.
@@ -120,6 +143,14 @@ type Param struct {
 	Name  string // as PEFT names it: "lora_A.weight", "hada_w1_a"
 	Shape []int
 	Init  Init
+}
+
+// refuseKinds is what Check returns for methods that cannot adapt some kinds of modules.
+func refuseKinds(t Target, method string, kinds ...Kind) error {
+	if slices.Contains(kinds, t.Kind) {
+		return fmt.Errorf("%w: %s cannot adapt this module, as it is of the kind %q", ErrMethod, method, t.Kind)
+	}
+	return nil
 }
 
 // Init fills a new parameter.
@@ -155,10 +186,11 @@ var ErrMethod = errors.New("method not supported")
 
 // methods maps peft_type to a constructor.
 var methods = map[string]func(cfg *format.AdapterConfig) (Method, error){
-	"IA3":  newIA3,
-	"LORA": newLoRA,
-	"LOHA": newLoHa,
-	"LOKR": newLoKr,
+	"ADALORA": newAdaLoRA,
+	"IA3":     newIA3,
+	"LOHA":    newLoHa,
+	"LOKR":    newLoKr,
+	"LORA":    newLoRA,
 }
 
 // Methods lists the values of peft_type that adapters can have here.

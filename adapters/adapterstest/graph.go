@@ -87,45 +87,59 @@ type site struct {
 	x, w, b *graph.Node
 }
 
-// program builds a graph over the targets' inputs, weights and biases and the adapter's parameters, and
-// returns what executes it at their present values.
-func program(t *testing.T, backend compute.Backend, a *adapters.Adapter, build func(s scope, sites []site) []*graph.Node) func() []*tensors.Tensor {
+// machine has the graphs of one adapter's targets. Its methods take the adapter's values of the moment.
+type machine struct {
+	adapter *adapters.Adapter
+	inputs  []any                                     // of each target: x, weight, and bias where it has one
+	outputs func(*testing.T, []any) []*tensors.Tensor // those of output, for each target
+	losses  func(*testing.T, []any) []*tensors.Tensor // loss and gradients through Forward, then through Weight
+}
+
+func newMachine(t *testing.T, backend compute.Backend, a *adapters.Adapter) *machine {
 	t.Helper()
-	var inputs []any
+	m := &machine{adapter: a}
+	for _, target := range a.Targets {
+		m.inputs = append(m.inputs, tensors.FromFlatDataAndDimensions(value(target.Name+".input"), rows, target.In()),
+			tensors.FromFlatDataAndDimensions(value(target.Name+".weight"), target.Out(), target.In()))
+		if target.Bias {
+			m.inputs = append(m.inputs, tensors.FromFlatDataAndDimensions(value(target.Name+".bias"), target.Out()))
+		}
+	}
+	m.outputs = m.compile(t, backend, m.buildOutputs)
+	m.losses = m.compile(t, backend, m.buildLosses)
+	return m
+}
+
+// compile makes a function of the adapter's parameters, the targets' inputs, and more.
+func (m *machine) compile(t *testing.T, backend compute.Backend, build func(s scope, sites []site, more []*graph.Node) []*graph.Node) func(*testing.T, []any) []*tensors.Tensor {
+	t.Helper()
 	exec, err := graph.NewExec(backend, func(in []*graph.Node) []*graph.Node {
 		next := func() *graph.Node { n := in[0]; in = in[1:]; return n }
 		s := scope{nodes: map[string]*graph.Node{}}
-		for _, p := range a.Params() {
+		for _, p := range m.adapter.Params() {
 			s.nodes[p.Name] = next()
 		}
 		var sites []site
-		for _, target := range a.Targets {
+		for _, target := range m.adapter.Targets {
 			one := site{target: target, x: next(), w: next()}
 			if target.Bias {
 				one.b = next()
 			}
 			sites = append(sites, one)
 		}
-		return build(s, sites)
+		return build(s, sites, in)
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(exec.Finalize)
-	for _, target := range a.Targets {
-		inputs = append(inputs, tensors.FromFlatDataAndDimensions(value(target.Name+".input"), rows, target.In()),
-			tensors.FromFlatDataAndDimensions(value(target.Name+".weight"), target.Out(), target.In()))
-		if target.Bias {
-			inputs = append(inputs, tensors.FromFlatDataAndDimensions(value(target.Name+".bias"), target.Out()))
-		}
-	}
-	return func() []*tensors.Tensor {
+	return func(t *testing.T, more []any) []*tensors.Tensor {
 		t.Helper()
 		var args []any
-		for _, p := range a.Params() {
+		for _, p := range m.adapter.Params() {
 			args = append(args, tensors.FromFlatDataAndDimensions(slices.Clone(p.Values), p.Shape...))
 		}
-		out, err := exec.Call(append(args, inputs...)...)
+		out, err := exec.Call(append(append(args, m.inputs...), more...)...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -133,29 +147,70 @@ func program(t *testing.T, backend compute.Backend, a *adapters.Adapter, build f
 	}
 }
 
-// output is what one target computes.
+func (m *machine) buildOutputs(s scope, sites []site, _ []*graph.Node) []*graph.Node {
+	var all []*graph.Node
+	for _, at := range sites {
+		w, b := m.adapted(s, at)
+		all = append(all, ops.Linear(at.x, at.w, at.b), m.adapter.Hook(s).Linear(at.target.Name, at.x, at.w, at.b), ops.Linear(at.x, w, b), w)
+		if b != nil {
+			all = append(all, b)
+		}
+	}
+	return all
+}
+
+// adapted returns the weight and the bias of an adapted module.
+func (m *machine) adapted(s scope, at site) (w, b *graph.Node) {
+	on, _ := m.adapter.Hook(s).Site(at.target.Name, at.w, at.b)
+	w, b = m.adapter.Method().Weight(on, at.w), at.b
+	if m, ok := m.adapter.Method().(adapters.Biaser); ok && b != nil {
+		b = m.Bias(on, b)
+	}
+	return w, b
+}
+
+// buildLosses computes how far outputs are from goals: the mean square, summed over targets.
+func (m *machine) buildLosses(s scope, sites []site, goals []*graph.Node) []*graph.Node {
+	s.tape = ops.NewTape()
+	var wrt []*graph.Node
+	for _, p := range m.adapter.Params() {
+		wrt = append(wrt, s.nodes[p.Name])
+	}
+	var all []*graph.Node
+	for _, throughWeight := range []bool{false, true} {
+		var sum *graph.Node
+		for i, at := range sites {
+			var y *graph.Node
+			if throughWeight {
+				w, b := m.adapted(s, at)
+				y = ops.Linear(at.x, w, b)
+			} else {
+				y = m.adapter.Hook(s).Linear(at.target.Name, at.x, at.w, at.b)
+			}
+			square := graph.ReduceAllMean(graph.Square(graph.Sub(y, goals[i])))
+			if i == 0 {
+				sum = square
+			} else {
+				sum = graph.Add(sum, square)
+			}
+		}
+		all = append(append(all, sum), s.tape.Gradient(sum, wrt...)...)
+	}
+	return all
+}
+
+// output is what one target computes outside training.
 type output struct {
 	base, adapted, throughWeight []float32 // of the module, [rows, out]
 	weight, bias                 []float32 // adapted; no bias for a module without one
 }
 
-// outputs computes all targets outside training.
-func outputs(t *testing.T, backend compute.Backend, a *adapters.Adapter) []output {
+func (m *machine) output(t *testing.T) []output {
 	t.Helper()
-	nodes := program(t, backend, a, func(s scope, sites []site) []*graph.Node {
-		var all []*graph.Node
-		for _, at := range sites {
-			w, b := adapted(a, s, at)
-			all = append(all, ops.Linear(at.x, at.w, at.b), a.Hook(s).Linear(at.target.Name, at.x, at.w, at.b), ops.Linear(at.x, w, b), w)
-			if b != nil {
-				all = append(all, b)
-			}
-		}
-		return all
-	})()
+	nodes := m.outputs(t, nil)
 	next := func() []float32 { n := nodes[0]; nodes = nodes[1:]; return tensors.MustCopyFlatData[float32](n) }
 	var all []output
-	for _, target := range a.Targets {
+	for _, target := range m.adapter.Targets {
 		o := output{base: next(), adapted: next(), throughWeight: next(), weight: next()}
 		if target.Bias {
 			o.bias = next()
@@ -165,72 +220,24 @@ func outputs(t *testing.T, backend compute.Backend, a *adapters.Adapter) []outpu
 	return all
 }
 
-// adapted returns the weight and the bias of an adapted module.
-func adapted(a *adapters.Adapter, s scope, at site) (w, b *graph.Node) {
-	on, _ := a.Hook(s).Site(at.target.Name, at.w, at.b)
-	w, b = a.Method().Weight(on, at.w), at.b
-	if m, ok := a.Method().(adapters.Biaser); ok && b != nil {
-		b = m.Bias(on, b)
-	}
-	return w, b
-}
-
-// loss is how far an adapter's outputs are from those of another adapter with the same settings:
-// the mean square, summed over targets. It can be reached exactly.
-type loss struct {
-	forward, weight func() []*tensors.Tensor
-}
-
-func newLoss(t *testing.T, backend compute.Backend, a *adapters.Adapter) *loss {
+// goals are outputs for loss to reach.
+func (m *machine) goals(t *testing.T) []any {
 	t.Helper()
-	own := make([][]float32, len(a.Params()))
-	for i, p := range a.Params() {
-		own[i] = slices.Clone(p.Values)
+	var goals []any
+	for i, o := range m.output(t) {
+		goals = append(goals, tensors.FromFlatDataAndDimensions(o.adapted, rows, m.adapter.Targets[i].Out()))
 	}
-	Randomize(a, 5)
-	want := outputs(t, backend, a)
-	for i, p := range a.Params() {
-		copy(p.Values, own[i])
-	}
-	build := func(throughWeight bool) func() []*tensors.Tensor {
-		return program(t, backend, a, func(s scope, sites []site) []*graph.Node {
-			s.tape = ops.NewTape()
-			var sum *graph.Node
-			for i, at := range sites {
-				var y *graph.Node
-				if throughWeight {
-					w, b := adapted(a, s, at)
-					y = ops.Linear(at.x, w, b)
-				} else {
-					y = a.Hook(s).Linear(at.target.Name, at.x, at.w, at.b)
-				}
-				far := graph.Sub(y, graph.Reshape(graph.Const(y.Graph(), want[i].adapted), rows, at.target.Out()))
-				square := graph.ReduceAllMean(graph.Square(far))
-				if sum == nil {
-					sum = square
-				} else {
-					sum = graph.Add(sum, square)
-				}
-			}
-			var wrt []*graph.Node
-			for _, p := range a.Params() {
-				wrt = append(wrt, s.nodes[p.Name])
-			}
-			return append([]*graph.Node{sum}, s.tape.Gradient(sum, wrt...)...)
-		})
-	}
-	return &loss{build(false), build(true)}
+	return goals
 }
 
-// at returns the loss and its gradients by the adapter's parameters, at their present values.
-func (l *loss) at(a *adapters.Adapter, throughWeight bool) (value float64, grads [][]float32) {
-	run := l.forward
-	if throughWeight {
-		run = l.weight
+// loss returns the loss and its gradients by the adapter's parameters, through Forward and through Weight.
+func (m *machine) loss(t *testing.T, goals []any) (loss float64, forward, weight [][]float32) {
+	t.Helper()
+	out := m.losses(t, goals)
+	half := len(out) / 2
+	for i := 1; i < half; i++ {
+		forward = append(forward, tensors.MustCopyFlatData[float32](out[i]))
+		weight = append(weight, tensors.MustCopyFlatData[float32](out[half+i]))
 	}
-	out := run()
-	for _, g := range out[1:] {
-		grads = append(grads, tensors.MustCopyFlatData[float32](g))
-	}
-	return float64(tensors.ToScalar[float32](out[0])), grads
+	return float64(tensors.ToScalar[float32](out[0])), forward, weight
 }

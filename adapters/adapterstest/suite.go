@@ -33,11 +33,15 @@ type Case struct {
 
 // Run runs the suite on one case.
 func Run(t *testing.T, backend compute.Backend, c Case) {
-	t.Run("fresh", func(t *testing.T) { fresh(t, backend, c) })
-	t.Run("agrees", func(t *testing.T) { agrees(t, backend, c) })
+	a := New(t, c.Settings, 1)
+	m := newMachine(t, backend, a)
+	for _, check := range []struct {
+		name string
+		run  func(t *testing.T, m *machine, c Case)
+	}{{"fresh", fresh}, {"learns", learns}, {"agrees", agrees}, {"gradients", gradients}} {
+		t.Run(check.name, func(t *testing.T) { check.run(t, m, c) })
+	}
 	t.Run("saved", func(t *testing.T) { saved(t, c) })
-	t.Run("gradients", func(t *testing.T) { gradients(t, backend, c) })
-	t.Run("learns", func(t *testing.T) { learns(t, backend, c) })
 }
 
 // New makes an adapter for [Base] with the settings of a case.
@@ -75,8 +79,8 @@ func Randomize(a *adapters.Adapter, seed uint64) {
 
 // fresh checks shapes, and that a new adapter computes what its base computes. New ones of the same
 // seed are equal, of another seed they are not, unless nothing about them is random.
-func fresh(t *testing.T, backend compute.Backend, c Case) {
-	a := New(t, c.Settings, 1)
+func fresh(t *testing.T, m *machine, c Case) {
+	a := m.adapter
 	names := map[string]bool{}
 	for _, target := range a.Targets {
 		params := a.Method().Params(target)
@@ -104,7 +108,7 @@ func fresh(t *testing.T, backend compute.Backend, c Case) {
 	}
 
 	differs := false
-	for _, out := range outputs(t, backend, a) {
+	for _, out := range m.output(t) {
 		for i, y := range out.adapted {
 			differs = differs || math.Abs(float64(y-out.base[i])) > 1e-5
 		}
@@ -116,12 +120,12 @@ func fresh(t *testing.T, backend compute.Backend, c Case) {
 
 // agrees checks at random values that a module's output, the output through its adapted weight, and
 // the output through the weight that a merge writes are the same.
-func agrees(t *testing.T, backend compute.Backend, c Case) {
-	a := New(t, c.Settings, 1)
+func agrees(t *testing.T, m *machine, _ Case) {
+	a := m.adapter
 	Randomize(a, 2)
 	merger, merges := a.Method().(adapters.Merger)
 	biasMerger, _ := a.Method().(adapters.BiasMerger)
-	outs := outputs(t, backend, a)
+	outs := m.output(t)
 	for i, target := range a.Targets {
 		out := outs[i]
 		near(t, target.Name+": Forward and Weight", out.adapted, out.throughWeight)
@@ -177,12 +181,12 @@ func saved(t *testing.T, c Case) {
 
 // gradients checks at random values that the gradient of a loss reaches every parameter, is that of
 // the loss, and is the same through Forward and through Weight.
-func gradients(t *testing.T, backend compute.Backend, c Case) {
-	a := New(t, c.Settings, 1)
+func gradients(t *testing.T, m *machine, c Case) {
+	a := m.adapter
+	Randomize(a, 3)
+	goals := m.goals(t)
 	Randomize(a, 4)
-	l := newLoss(t, backend, a)
-	_, forward := l.at(a, false)
-	_, weight := l.at(a, true)
+	_, forward, weight := m.loss(t, goals)
 	for i, p := range a.Params() {
 		near(t, p.Name+": gradients through Forward and Weight", forward[i], weight[i])
 		steepest, zero := 0, true
@@ -202,9 +206,9 @@ func gradients(t *testing.T, backend compute.Backend, c Case) {
 			const h = 1.0 / 64
 			old := p.Values[j]
 			p.Values[j] = old + h
-			above, _ := l.at(a, false)
+			above, _, _ := m.loss(t, goals)
 			p.Values[j] = old - h
-			below, _ := l.at(a, false)
+			below, _, _ := m.loss(t, goals)
 			p.Values[j] = old
 			difference := (above - below) / (2 * h)
 			if got := float64(forward[i][j]); math.Abs(got-difference) > 0.02*math.Abs(float64(forward[i][steepest]))+2e-4 {
@@ -215,17 +219,21 @@ func gradients(t *testing.T, backend compute.Backend, c Case) {
 }
 
 // learns checks that a few steps of gradient descent bring a new adapter nearer to another one.
-func learns(t *testing.T, backend compute.Backend, c Case) {
-	a := New(t, c.Settings, 1)
-	l := newLoss(t, backend, a)
-	first, _ := l.at(a, false)
+func learns(t *testing.T, m *machine, c Case) {
+	a := m.adapter
+	Randomize(a, 5)
+	goals := m.goals(t)
+	for i, p := range New(t, c.Settings, 1).Params() {
+		copy(a.Params()[i].Values, p.Values)
+	}
+	first, _, _ := m.loss(t, goals)
 	const rate, steps = 0.02, 30
 	second := make([][]float64, len(a.Params()))
 	for i, p := range a.Params() {
 		second[i] = make([]float64, len(p.Values))
 	}
 	for range steps {
-		_, grads := l.at(a, false)
+		_, grads, _ := m.loss(t, goals)
 		for i, p := range a.Params() {
 			for j, g := range grads[i] { // RMSprop: steps of the same size for all methods
 				second[i][j] = 0.9*second[i][j] + 0.1*float64(g)*float64(g)
@@ -233,7 +241,7 @@ func learns(t *testing.T, backend compute.Backend, c Case) {
 			}
 		}
 	}
-	if last, _ := l.at(a, false); !(last < 0.9*first) {
+	if last, _, _ := m.loss(t, goals); !(last < 0.9*first) {
 		t.Errorf("the loss went from %v to %v in %d steps", first, last, steps)
 	}
 }

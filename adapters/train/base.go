@@ -31,9 +31,17 @@ func Base(m model.Model, w *model.Weights) adapters.Base {
 // into the model's graphs.
 func Attach(w *model.Weights, a *adapters.Adapter) (model.Attach, error) {
 	for _, p := range a.Params() {
-		if err := w.Set(p.Name, p.Shape, p.Values); err != nil {
+		if err := set(w, p); err != nil {
 			return nil, err
 		}
 	}
 	return func(p *model.Params) model.Hook { return a.Hook(p) }, nil
+}
+
+// set moves a parameter to the engine, unless it has no elements: nothing asks for it there.
+func set(w *model.Weights, p adapters.Parameter) error {
+	if len(p.Values) == 0 {
+		return nil
+	}
+	return w.Set(p.Name, p.Shape, p.Values)
 }

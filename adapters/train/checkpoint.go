@@ -93,6 +93,15 @@ func (r *run) saveCursor(ctx context.Context, path string) error {
 		if r.best != nil {
 			tensors = append(tensors, format.FloatTensor("best."+p.Name, p.Shape, r.best.params[i]))
 		}
+		if len(r.Adapter.State()) > 0 { // PEFT's file may lack what is pruned
+			tensors = append(tensors, format.FloatTensor("param."+p.Name, p.Shape, p.Values))
+		}
+	}
+	for i, p := range r.Adapter.State() {
+		tensors = append(tensors, format.FloatTensor("state."+p.Name, p.Shape, p.Values))
+		if r.best != nil {
+			tensors = append(tensors, format.FloatTensor("best_state."+p.Name, p.Shape, r.best.state[i]))
+		}
 	}
 	if r.best != nil {
 		c.BestStep, c.Metric = r.best.Step, r.best.metric
@@ -194,8 +203,15 @@ func (r *run) restore(dir string) error {
 	}
 	if r.best = c.Best; r.best != nil {
 		r.best.Step, r.best.metric = c.BestStep, c.Metric
-		for _, p := range r.params {
-			r.best.params = append(r.best.params, make([]float32, len(p.Values)))
+		r.best.params, r.best.state = zerosLike(r.params), zerosLike(r.Adapter.State())
+	}
+	for i, p := range r.Adapter.State() {
+		err := take("state."+p.Name, p.Values)
+		if r.best != nil {
+			err = errors.Join(err, take("best_state."+p.Name, r.best.state[i]))
+		}
+		if err != nil {
+			return err
 		}
 	}
 	for i, p := range r.params {
@@ -204,7 +220,7 @@ func (r *run) restore(dir string) error {
 			err = errors.Join(err, take("best."+p.Name, r.best.params[i]))
 		}
 		if err == nil {
-			err = r.Weights.Set(p.Name, p.Shape, p.Values)
+			err = set(r.Weights, p)
 		}
 		if err != nil {
 			return err

@@ -9,7 +9,6 @@ import (
 	"github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
 
-	"github.com/hubtool/hubtool/adapters"
 	"github.com/hubtool/hubtool/model"
 )
 
@@ -17,25 +16,34 @@ import (
 type differentiator struct {
 	weights       *model.Weights
 	program       *model.Program
+	params        []int // that it differentiates by: those with elements
 	batch         int
 	height, width int
 }
 
-func newDifferentiator(m model.Model, w *model.Weights, a *adapters.Adapter, norm model.Normalization, batch int) (*differentiator, error) {
+func newDifferentiator(job Job) (*differentiator, error) {
+	m, w, a, norm, batch := job.Model, job.Weights, job.Adapter, job.Norm, job.Config.PerDeviceTrainBatchSize
 	attach, err := Attach(w, a)
 	if err != nil {
 		return nil, err
 	}
-	var names []string
-	for _, p := range a.Params() {
-		names = append(names, p.Name)
-	}
 	d := &differentiator{weights: w, batch: batch}
+	var names []string
+	for i, p := range a.Params() {
+		if len(p.Values) > 0 {
+			names, d.params = append(names, p.Name), append(d.params, i)
+		}
+	}
 	d.height, d.width = m.InputSize()
 	d.program, err = model.NewProgram(m, w, attach, true, func(p *model.Params, in []*graph.Node) []*graph.Node {
 		pixels, labels, mask := in[0], in[1], in[2]
 		logits := m.Forward(p, model.Normalise(pixels, norm.Mean, norm.Std))
 		loss := graph.ReduceAllSum(graph.Mul(crossEntropy(logits, labels), mask))
+		if job.Penalty {
+			if penalty := a.Hook(p).Penalty(); penalty != nil {
+				loss = graph.Add(loss, graph.Mul(penalty, graph.ReduceAllSum(mask))) // the mean over images has it once
+			}
+		}
 		return append([]*graph.Node{loss}, p.Gradient(loss, names)...)
 	})
 	if err != nil {
@@ -85,7 +93,7 @@ func (d *differentiator) add(b *Batch, seed uint64, step int, grads [][]float32)
 		for i, t := range out[1:] {
 			err := tensors.ConstFlatData(t, func(values []float32) {
 				for j, v := range values {
-					grads[i][j] += v
+					grads[d.params[i]][j] += v
 				}
 			})
 			if err != nil {

@@ -30,6 +30,10 @@ type Job struct {
 	// Resume is the directory of a checkpoint to go on from; empty starts anew.
 	Resume string
 
+	// Penalty adds the adapter's own penalty to the loss, where its method has one. PEFT has one for
+	// AdaLoRA, but does not come to add it for image classifiers.
+	Penalty bool
+
 	// Patience ends the run after so many evaluations without a better metric; 0 never does.
 	Patience int
 
@@ -80,6 +84,7 @@ type Best struct {
 	Step   int     `json:"-"`
 	metric float64 // higher is better
 	params [][]float32
+	state  [][]float32 // of the adapter
 }
 
 // ErrDiverged is wrapped where the loss stopped being a number.
@@ -158,8 +163,11 @@ func newRun(job Job) (*run, error) {
 	r.grads = zerosLike(r.params)
 	r.optimizer = newAdamW(c, r.params)
 	r.state = newState(c, r.steps, r.stepsPerEpoch)
+	if err := job.Adapter.Plan(r.steps); err != nil {
+		return nil, fmt.Errorf("training: %w", err)
+	}
 	var err error
-	if r.gradients, err = newDifferentiator(job.Model, job.Weights, job.Adapter, job.Norm, c.PerDeviceTrainBatchSize); err != nil {
+	if r.gradients, err = newDifferentiator(job); err != nil {
 		return nil, err
 	}
 	if job.Eval != nil {
@@ -240,9 +248,10 @@ func (r *run) step(loss float64, images int) error {
 	}
 	rate := r.Config.learningRate(step, r.steps)
 	r.optimizer.update(r.params, r.grads, rate)
+	r.Adapter.Allocate(step+1, r.grads)
 	for i, p := range r.params {
 		clear(r.grads[i])
-		if err := r.Weights.Set(p.Name, p.Shape, p.Values); err != nil {
+		if err := set(r.Weights, p); err != nil {
 			return err
 		}
 	}
@@ -310,9 +319,7 @@ func (r *run) evaluate(ctx context.Context) error {
 	}
 	if r.best == nil || metric > r.best.metric {
 		r.best = &Best{Epoch: r.state.Epoch, EvalAccuracy: e.Accuracy, Step: r.state.GlobalStep, metric: metric}
-		for _, p := range r.params {
-			r.best.params = append(r.best.params, slices.Clone(p.Values))
-		}
+		r.best.params, r.best.state = clones(r.params), clones(r.Adapter.State())
 		r.state.BestMetric, r.state.BestGlobalStep = &value, &r.best.Step
 		r.worse = 0
 	} else {
@@ -352,9 +359,12 @@ func (r *run) finish(took time.Duration) (*Result, error) {
 	if r.best == nil || !r.Config.LoadBestModelAtEnd || r.best.Step == r.state.GlobalStep {
 		return result, nil
 	}
+	for i, p := range r.Adapter.State() {
+		copy(p.Values, r.best.state[i])
+	}
 	for i, p := range r.params {
 		copy(p.Values, r.best.params[i])
-		if err := r.Weights.Set(p.Name, p.Shape, p.Values); err != nil {
+		if err := set(r.Weights, p); err != nil {
 			return nil, err
 		}
 	}
@@ -368,6 +378,14 @@ func (r *run) close() {
 	if r.predictor != nil {
 		r.predictor.Close()
 	}
+}
+
+func clones(params []adapters.Parameter) [][]float32 {
+	var values [][]float32
+	for _, p := range params {
+		values = append(values, slices.Clone(p.Values))
+	}
+	return values
 }
 
 func ref(v float64) *float64 { return &v }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"image"
 	"image/color"
 	"image/png"
@@ -149,7 +150,7 @@ func tryRun(ctx context.Context, j train.Job) (*train.Result, error) {
 
 // Losses, gradient norms, rates and the trained tensors are those of transformers' Trainer with PEFT.
 func TestTrainsLikeTrainer(t *testing.T) {
-	cases := []string{"one-step", "one-step-decay", "accumulate", "accumulate-decay-cosine", "tight-clip", "bias-lora-only-decay", "lora-bias", "rslora", "dora", "loha", "lokr", "ia3"}
+	cases := []string{"one-step", "one-step-decay", "accumulate", "accumulate-decay-cosine", "tight-clip", "bias-lora-only-decay", "lora-bias", "rslora", "dora", "loha", "lokr", "ia3", "adalora", "adalora-budget"}
 	engines(t, func(t *testing.T, e *engine.Engine) {
 		for _, name := range cases {
 			t.Run(name, func(t *testing.T) {
@@ -167,6 +168,9 @@ func TestTrainsLikeTrainer(t *testing.T) {
 					t.Fatal(err)
 				}
 				j := job(t, e, c.Adapter, c.Images)
+				if name == "adalora" { // Trainer alone never calls update_and_allocate
+					j.Adapter = withSetting(t, j, c.Adapter, `"tinit": 1`, `"tinit": 5`)
+				}
 				if err := json.Unmarshal(text, &j.Config); err != nil { // settings have the names of TrainingArguments
 					t.Fatal(err)
 				}
@@ -184,16 +188,20 @@ func TestTrainsLikeTrainer(t *testing.T) {
 							*got.LearningRate, got.Epoch, *want.Loss, *want.GradNorm, *want.LearningRate, want.Epoch)
 					}
 				}
-				trained, err := adapters.Load(dir, train.Base(j.Model, j.Weights))
-				if err != nil {
+				saved := t.TempDir()
+				if err := j.Adapter.Save(context.Background(), saved, format.Transformers5); err != nil {
 					t.Fatal(err)
+				}
+				got, want := loadAdapter(t, j, saved), loadAdapter(t, j, dir)
+				if got, want := rankPattern(t, saved), rankPattern(t, dir); got != want {
+					t.Errorf("rank_pattern is %s, want %s", got, want)
 				}
 				// Adam divides by the gradient's size, so that rounding grows where gradients are near
 				// zero; a step is at most the rate, 5e-3.
 				worst := 0.0
-				for i, p := range trained.Params() {
-					for k, want := range p.Values {
-						worst = max(worst, math.Abs(float64(j.Adapter.Params()[i].Values[k]-want)))
+				for i, p := range want.Params() {
+					for k, v := range p.Values {
+						worst = max(worst, math.Abs(float64(got.Params()[i].Values[k]-v)))
 					}
 				}
 				if worst > 1e-5 {
@@ -204,11 +212,57 @@ func TestTrainsLikeTrainer(t *testing.T) {
 	})
 }
 
+// withSetting loads a golden adapter with other words in its config.
+func withSetting(t *testing.T, j train.Job, adapter, old, words string) *adapters.Adapter {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join(golden, adapter))); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, format.AdapterConfigFile)
+	text, err := os.ReadFile(path)
+	if err != nil || !bytes.Contains(text, []byte(old)) {
+		t.Fatal("no", old, err)
+	}
+	if err := os.WriteFile(path, bytes.Replace(text, []byte(old), []byte(words), 1), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return loadAdapter(t, j, dir)
+}
+
+func loadAdapter(t *testing.T, j train.Job, dir string) *adapters.Adapter {
+	t.Helper()
+	a, err := adapters.Load(dir, train.Base(j.Model, j.Weights))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func rankPattern(t *testing.T, dir string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(dir, format.AdapterConfigFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cfg struct {
+		RankPattern map[string]any `json:"rank_pattern"`
+	}
+	if err := json.Unmarshal(text, &cfg); err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprint(cfg.RankPattern)
+}
+
 func near(a, b, delta float64) bool { return math.Abs(a-b) <= delta }
 
 // random is a run in which everything random takes part: order, transforms, dropout.
 func random(t *testing.T, e *engine.Engine, dir string) train.Job {
-	j := job(t, e, "lora/dropout", 18)
+	return randomOf(t, e, "lora/dropout", dir)
+}
+
+func randomOf(t *testing.T, e *engine.Engine, adapter, dir string) train.Job {
+	j := job(t, e, adapter, 18)
 	j.Train.Shuffle = true
 	j.Train.Pipeline = pipeline(t, map[string]any{"RandomResizedCrop": 16}, "RandomHorizontalFlip")
 	j.Eval = &train.Loader{Source: images(t, 18), Pipeline: pipeline(t, map[string]any{"Resize": []any{16, 16}}), Classes: 5}
@@ -255,13 +309,19 @@ func TestResumeIsExact(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, adapter := range []string{"lora/dropout", "adalora/whole"} {
+		t.Run(adapter, func(t *testing.T) { resume(t, e, adapter) })
+	}
+}
+
+func resume(t *testing.T, e *engine.Engine, adapter string) {
 	whole := t.TempDir()
-	j := random(t, e, whole)
+	j := randomOf(t, e, adapter, whole)
 	want := run(t, j)
 	for stop := 1; stop < 9; stop++ {
 		dir := t.TempDir()
 		ctx, cancel := context.WithCancel(context.Background())
-		j := random(t, e, dir)
+		j := randomOf(t, e, adapter, dir)
 		j.Report = func(e train.Event) {
 			if e.Log != nil && e.Log.Loss != nil && e.Step == stop {
 				cancel()
@@ -274,7 +334,7 @@ func TestResumeIsExact(t *testing.T) {
 		if err != nil || len(saved) == 0 || filepath.Base(saved[len(saved)-1]) != "checkpoint-"+string(rune('0'+stop)) {
 			t.Fatalf("stopped at step %d: checkpoints %q, %v", stop, saved, err)
 		}
-		j = random(t, e, dir)
+		j = randomOf(t, e, adapter, dir)
 		j.Resume = saved[len(saved)-1]
 		got := run(t, j)
 		if !bytes.Equal(adapterBytes(t, filepath.Join(dir, "checkpoint-9")), adapterBytes(t, filepath.Join(whole, "checkpoint-9"))) {
