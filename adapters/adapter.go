@@ -187,9 +187,6 @@ func Load(dir string, b Base) (*Adapter, error) {
 	if len(wrong) > 0 {
 		return nil, fmt.Errorf("loading adapter %q: %w:\n  %s", dir, ErrMismatch, strings.Join(wrong, "\n  "))
 	}
-	if m, ok := a.method.(Noter); ok {
-		a.Notes = append(a.Notes, m.Notes()...)
-	}
 	a.Unused = slices.Sorted(maps.Keys(stored))
 	for _, name := range a.Unused {
 		a.Notes = append(a.Notes, fmt.Sprintf("%s is not used: no module of the adapter has it", name))
