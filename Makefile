@@ -54,8 +54,10 @@ interop: tools build  ## hubtool against PEFT, transformers, datasets and huggin
 interop-slow: tools build
 	HUBTOOL=bin/hubtool $(PYTHON) -m pytest testdata/python -m slow
 
-bench: tools build ## needs a quiet machine
-	$(PYTHON) bench/torch_vit.py
+XLA_CPU = $(wildcard $(CACHE)/venv/lib/python3*/site-packages/lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so)
+bench: tools       ## images per second on both engines as a ratio to torch + PEFT; needs a quiet machine
+	$(SIMD) go build -o bin/bench ./bench
+	bin/bench --python $(PYTHON) --xla "$(XLA_CPU)"
 	$(SIMD) go test -run '^$$' -bench . ./...
 
 tools $(CACHE)/bin:  ## the Python environment and golangci-lint, kept in CACHE
