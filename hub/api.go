@@ -3,6 +3,7 @@ package hub
 import (
 	"bytes"
 	"context"
+	"errors"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -80,7 +81,7 @@ func stream(ctx context.Context, client *resty.Client, method, address string, h
 	}
 	resp, err := r.Execute(method, address)
 	if err != nil {
-		if cause := context.Cause(ctx); cause != nil && cause != ctx.Err() {
+		if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, ctx.Err()) {
 			err = cause // says "no data for 10s" instead of "context canceled"
 		}
 		return nil, requestError(method, address, err)

@@ -50,7 +50,7 @@ func (c *Client) fillParallel(ctx context.Context, p *partial, src *source) erro
 			}
 		}
 		if cap(pt.data) >= int(c.partSize) {
-			c.buffers.Put(pt.data[:0])
+			c.buffers.Put(&pt.data)
 		}
 		c.release()
 	}
@@ -63,7 +63,9 @@ func (c *Client) fillParallel(ctx context.Context, p *partial, src *source) erro
 // fetchPart fills one part, resuming inside it after a cut.
 func (c *Client) fetchPart(ctx context.Context, pt *part, src *source) {
 	defer close(pt.done)
-	pt.data, _ = c.buffers.Get().([]byte)
+	if used, ok := c.buffers.Get().(*[]byte); ok {
+		pt.data = (*used)[:0]
+	}
 	if int64(cap(pt.data)) < pt.to-pt.from {
 		pt.data = make([]byte, 0, c.partSize)
 	}

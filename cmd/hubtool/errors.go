@@ -118,7 +118,7 @@ func withHint(err error, format string, args ...any) error {
 func (e *env) fail(ctx context.Context, err error) int {
 	end := outcome{code: 1, kind: "error", hint: "if this looks like a bug, report it with the output of --verbose"}
 	for _, o := range outcomes {
-		if errors.Is(err, o.is) || o.is == context.Canceled && ctx.Err() != nil {
+		if errors.Is(err, o.is) || errors.Is(o.is, context.Canceled) && ctx.Err() != nil {
 			end = o
 			break
 		}

@@ -165,7 +165,12 @@ func (e *env) localHub(ctx context.Context, dir string) (local *env, stop func()
 	go func() { done <- serve(serving, ln, server) }()
 	local = &env{streams: e.streams, endpoint: "http://" + ln.Addr().String(), cacheDir: filepath.Join(dir, "cache"), token: "hf_quickstart",
 		progressMode: "none", engine: e.engine, json: e.json, quiet: e.quiet, verbose: e.verbose}
-	return local, func() { cancel(); <-done }, nil
+	return local, func() {
+		cancel()
+		if err := <-done; err != nil {
+			e.note("%v", err)
+		}
+	}, nil
 }
 
 // linearProbe trains the classifier on frozen features and returns its accuracy.

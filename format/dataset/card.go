@@ -216,7 +216,7 @@ func parseDataFiles(node *yaml.Node) ([]splitPatterns, error) {
 	}
 	const form = "data_files is neither a pattern, a list of patterns, nor a list of {split, path}"
 	if node.Kind != yaml.SequenceNode {
-		return nil, fmt.Errorf(form)
+		return nil, errors.New(form)
 	}
 	var plain []string
 	var splits []splitPatterns
@@ -249,12 +249,12 @@ func parseDataFiles(node *yaml.Node) ([]splitPatterns, error) {
 				return nil, fmt.Errorf("%s: %w", form, err)
 			}
 		default:
-			return nil, fmt.Errorf(form)
+			return nil, errors.New(form)
 		}
 		splits = append(splits, splitPatterns{entry.Split, paths})
 	}
 	if len(plain) > 0 && len(splits) > 0 {
-		return nil, fmt.Errorf(form)
+		return nil, errors.New(form)
 	}
 	if len(plain) > 0 {
 		splits = []splitPatterns{{"train", plain}}

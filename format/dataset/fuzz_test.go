@@ -30,7 +30,7 @@ func readAll(data []byte) error {
 	}
 	for _, c := range s.columns(declared) {
 		if c.holdsLabels {
-			err := s.each(int(s.pq.Root().Column(c.name).Index()), func(v parquet.Value) error {
+			err := s.each(s.pq.Root().Column(c.name).Index(), func(v parquet.Value) error {
 				_, err := parquetCell(v)
 				return err
 			})

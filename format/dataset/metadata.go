@@ -301,7 +301,7 @@ func (t *table) readParquet(text []byte) error {
 		for _, c := range s.columns(declared) {
 			var cells []cell
 			if c.holdsLabels {
-				err := s.each(int(s.pq.Root().Column(c.name).Index()), func(v parquet.Value) error {
+				err := s.each(s.pq.Root().Column(c.name).Index(), func(v parquet.Value) error {
 					value, err := parquetCell(v)
 					cells = append(cells, value)
 					return err

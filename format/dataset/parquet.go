@@ -159,9 +159,9 @@ func imageLeaves(c *parquet.Column) (image, path int, ok bool) {
 			return image, path, false
 		}
 		if logical := c.Type().LogicalType(); logical != nil && logical.Value != nil {
-			path = int(c.Index())
+			path = c.Index()
 		} else {
-			image = int(c.Index())
+			image = c.Index()
 		}
 		return image, path, true
 	}

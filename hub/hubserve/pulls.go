@@ -68,10 +68,10 @@ func (r *request) openPull() error {
 	return r.answer(map[string]any{"num": n, "url": r.repoURL(r.kind, r.id) + "/discussions/" + strconv.Itoa(n)})
 }
 
-func (rp *repo) openPull(p pull) (number int) {
+func (r *repo) openPull(p pull) (number int) {
 	p.Status = "open"
-	rp.Pulls = append(rp.Pulls, p)
-	return len(rp.Pulls)
+	r.Pulls = append(r.Pulls, p)
+	return len(r.Pulls)
 }
 
 // mergePull brings a pull request's changes to its branch. If the branch has moved

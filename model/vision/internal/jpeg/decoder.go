@@ -75,8 +75,6 @@ type component struct {
 	stride        int     // samples a row of plane: whole MCUs
 	plane         []uint8 // samples
 	blocks        []block // of files with several scans; stride/8 a row
-	planeBuf      []uint8
-	blockBuf      []block
 }
 
 var pool = sync.Pool{New: func() any { return &Decoder{dc: new([4]table), ac: new([4]table)} }}

@@ -35,7 +35,7 @@ func (d *Decoder) readHuffman(s []byte) error {
 			n += int(c)
 		}
 		if index&^0x13 != 0 || n > 256 || len(s) < 17+n {
-			return fmt.Errorf("Huffman table %#x is damaged", index)
+			return fmt.Errorf("damaged Huffman table %#x", index)
 		}
 		t := &d.dc[index&3]
 		if index&0x10 != 0 {
