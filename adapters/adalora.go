@@ -1,7 +1,6 @@
 package adapters
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -18,10 +17,12 @@ import (
 type adalora struct {
 	adaloraSettings
 	loraVariants
+	loraInert
 
-	UseDoRA     bool            `json:"use_dora"`
-	LoftQ       json.RawMessage `json:"loftq_config"`
-	RankPattern rankPattern     `json:"rank_pattern"`
+	UseDoRA     bool        `json:"use_dora"`
+	UseRSLoRA   bool        `json:"use_rslora"`
+	LoraBias    bool        `json:"lora_bias"`
+	RankPattern rankPattern `json:"rank_pattern"`
 
 	pruning *pruning // while it is trained
 }
@@ -44,7 +45,7 @@ type adaloraSettings struct {
 type rankPattern map[string][]bool
 
 func newAdaLoRA(cfg *format.AdapterConfig) (Method, error) {
-	m := &adalora{adaloraSettings: adaloraSettings{loraSettings: loraDefaults,
+	m := &adalora{adaloraSettings: adaloraSettings{loraSettings: loraDefaults(),
 		TargetR: 8, InitR: 12, DeltaT: 1, Beta1: 0.85, Beta2: 0.85, OrthReg: 0.5}}
 	if err := cfg.Method(m); err != nil {
 		return nil, err
@@ -109,6 +110,14 @@ func (m *adalora) Loaded(targets []Target) ([]string, error) {
 		return nil, fmt.Errorf("%w: rank_pattern names %d modules, but only %d of them are targets", ErrMismatch, len(m.RankPattern), found)
 	}
 	return nil, nil
+}
+
+// Creates refuses what PEFT ignores.
+func (m *adalora) Creates() error {
+	if m.UseRSLoRA || m.LoraBias {
+		return fmt.Errorf("%w: use_rslora and lora_bias mean nothing for AdaLoRA", format.ErrConfig)
+	}
+	return nil
 }
 
 // Scale returns init_r and alpha, which is init_r where it is not positive.

@@ -49,6 +49,11 @@ func New(cfg *format.AdapterConfig, b Base, seed uint64) (*Adapter, error) {
 	if err != nil {
 		return nil, err
 	}
+	if m, ok := a.method.(Creator); ok {
+		if err := m.Creates(); err != nil {
+			return nil, err
+		}
+	}
 	if err := cfg.SetMethod(a.method.Settings()); err != nil {
 		return nil, err
 	}
@@ -135,6 +140,13 @@ func Load(dir string, b Base) (*Adapter, error) {
 			return nil, fmt.Errorf("loading adapter %q: %w", dir, err)
 		}
 	}
+	unknown, err := cfg.Unknown(a.method)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range unknown {
+		a.Notes = append(a.Notes, fmt.Sprintf("%s has %q, which is not known here and does nothing", format.AdapterConfigFile, name))
+	}
 	ck, err := format.Open(dir)
 	if err != nil {
 		return nil, err
@@ -144,10 +156,15 @@ func Load(dir string, b Base) (*Adapter, error) {
 
 	var wrong []string
 	take := func(name string, shape []int) error {
-		t, ok := stored[name]
-		delete(stored, name)
+		var t format.Tensor
+		for _, k := range keysOf(name) {
+			if t = stored[k]; t != nil {
+				delete(stored, k)
+				break
+			}
+		}
 		switch {
-		case !ok:
+		case t == nil:
 			wrong = append(wrong, "missing "+name)
 			return nil
 		case !slices.Equal(t.Info().Shape, shape):
@@ -194,12 +211,23 @@ func Load(dir string, b Base) (*Adapter, error) {
 	return a, nil
 }
 
+// savedCopy is what comes before the parameters of a saved module in a state_dict that was not saved
+// by PEFT: they end with the adapter's name, or have it before their last part.
+const savedCopy = ".modules_to_save.default."
+
+// keysOf are the keys under which a tensor may be found: its own, and those of a state_dict, where a
+// parameter can be a module too.
+func keysOf(name string) []string {
+	dot := strings.LastIndexByte(name, '.')
+	return []string{name, name + ".weight", name + ".default", name + ".default.weight", name[:dot] + ".default" + name[dot:], name[:dot] + savedCopy + name[dot+1:]}
+}
+
 // readKeys returns an adapter's tensors by canonical key.
 func (a *Adapter) readKeys(ck *format.Checkpoint) map[string]format.Tensor {
 	stored := map[string]format.Tensor{}
 	for t := range ck.Tensors() {
 		name := t.Info().Name
-		if strings.Contains(name, ".original_module.") || strings.Contains(name, ".modules_to_save.") {
+		if strings.Contains(name, ".original_module.") || strings.Contains(name, ".modules_to_save.") && !strings.Contains(name, savedCopy) {
 			continue // copies that bias="all" leaves beside the saved module
 		}
 		name = strings.TrimPrefix(name, keyPrefix)

@@ -15,7 +15,7 @@ import (
 type loha struct{ lycoris }
 
 func newLoHa(cfg *format.AdapterConfig) (Method, error) {
-	m := &loha{lycorisDefaults}
+	m := &loha{lycorisDefaults()}
 	if err := cfg.Method(m); err != nil {
 		return nil, err
 	}

@@ -21,7 +21,7 @@ type lokr struct {
 }
 
 func newLoKr(cfg *format.AdapterConfig) (Method, error) {
-	m := &lokr{lycoris: lycorisDefaults, DecomposeFactor: -1}
+	m := &lokr{lycoris: lycorisDefaults(), DecomposeFactor: -1}
 	if err := cfg.Method(m); err != nil {
 		return nil, err
 	}

@@ -18,6 +18,7 @@ import (
 type lora struct {
 	loraSettings
 	loraVariants
+	loraInert
 
 	UseRSLoRA bool `json:"use_rslora"`
 	LoraBias  bool `json:"lora_bias"`
@@ -34,7 +35,10 @@ type loraSettings struct {
 	InitWeights json.RawMessage `json:"init_lora_weights"`
 }
 
-var loraDefaults = loraSettings{R: 8, LoraAlpha: 8, TrainBias: "none", InitWeights: json.RawMessage("true")}
+// loraDefaults are PEFT's. Decoding writes into the memory of a RawMessage, so each has its own.
+func loraDefaults() loraSettings {
+	return loraSettings{R: 8, LoraAlpha: 8, TrainBias: "none", InitWeights: json.RawMessage("true")}
+}
 
 func (m *loraSettings) validate() error {
 	switch {
@@ -60,6 +64,18 @@ type loraVariants struct {
 	KaSA         json.RawMessage `json:"kasa_config"`
 }
 
+// loraInert are fields that mean nothing here. PEFT writes them into all its files.
+type loraInert struct {
+	CorDA        json.RawMessage `json:"corda_config"`
+	EVA          json.RawMessage `json:"eva_config"`
+	LoftQ        json.RawMessage `json:"loftq_config"`
+	LoRAGA       json.RawMessage `json:"lora_ga_config"`
+	Megatron     json.RawMessage `json:"megatron_config"`
+	MegatronCore json.RawMessage `json:"megatron_core"`
+	QALoRAGroup  json.RawMessage `json:"qalora_group_size"`
+	WeightTying  json.RawMessage `json:"ensure_weight_tying"`
+}
+
 // refuse names the first that is set.
 func (v *loraVariants) refuse(method string) error {
 	for _, s := range []struct {
@@ -82,16 +98,27 @@ func isSet(raw json.RawMessage) bool {
 	return !slices.Contains([]string{"", "null", "false", "{}", "[]"}, string(raw))
 }
 
+// Values of init_lora_weights that new adapters can have, and others that leave the base as it is.
+var (
+	newInits   = []string{"true", "false", `"gaussian"`}
+	otherInits = []string{`"eva"`, `"orthogonal"`, `"mica"`}
+)
+
 func newLoRA(cfg *format.AdapterConfig) (Method, error) {
-	m := &lora{loraSettings: loraDefaults}
+	m := &lora{loraSettings: loraDefaults()}
 	if err := cfg.Method(m); err != nil {
 		return nil, err
 	}
 	if err := m.refuse("LoRA"); err != nil {
 		return nil, err
 	}
-	if init := string(m.InitWeights); init != "true" && init != "false" && init != `"gaussian"` {
-		return nil, fmt.Errorf("%w: LoRA with init_lora_weights %s: use true, false or \"gaussian\"", ErrMethod, init)
+	switch init := string(m.InitWeights); {
+	case slices.Contains(newInits, init) || slices.Contains(otherInits, init):
+	case len(init) > 0 && init[0] == '"':
+		return nil, fmt.Errorf("%w: LoRA with init_lora_weights %s, which changes the base: save it from PEFT as plain LoRA, "+
+			"with path_initial_model_for_weight_conversion", ErrMethod, init)
+	default:
+		return nil, fmt.Errorf("%w: init_lora_weights is %s, but must be true, false or a name", format.ErrConfig, init)
 	}
 	if m.R < 1 {
 		return nil, fmt.Errorf("%w: r is %d, but must be positive", format.ErrConfig, m.R)
@@ -108,6 +135,14 @@ func newLoRA(cfg *format.AdapterConfig) (Method, error) {
 func (m *lora) Scale() (int, float64) { return m.R, m.LoraAlpha }
 func (m *lora) Settings() any         { return &m.loraSettings }
 func (m *lora) TrainedBiases() string { return m.TrainBias }
+
+// Creates refuses initialisations that need data or a decomposition of the base.
+func (m *lora) Creates() error {
+	if !slices.Contains(newInits, string(m.InitWeights)) {
+		return fmt.Errorf("%w: new LoRA with init_lora_weights %s: use true, false or \"gaussian\"", ErrMethod, m.InitWeights)
+	}
+	return nil
+}
 
 func (m *lora) Check(t Target) error {
 	if m.LoraBias && !t.Bias {

@@ -19,7 +19,7 @@ type lycoris struct {
 	InitWeights   json.RawMessage `json:"init_weights"`
 }
 
-var lycorisDefaults = lycoris{R: 8, Alpha: 8, InitWeights: json.RawMessage("true")}
+func lycorisDefaults() lycoris { return lycoris{R: 8, Alpha: 8, InitWeights: json.RawMessage("true")} }
 
 func (m *lycoris) validate() error {
 	switch {

@@ -113,6 +113,11 @@ type Constant interface {
 	Constants() int
 }
 
+// Creator is a method with settings that saved adapters may have, but new ones may not.
+type Creator interface {
+	Creates() error
+}
+
 // Loader is a method that checks settings which came from a file, and has remarks for the user.
 type Loader interface {
 	Loaded(targets []Target) (notes []string, err error)
