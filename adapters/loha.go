@@ -85,7 +85,7 @@ func (m *loha) Merge(t Target, values Values, w []float32, rounding Rounding, ro
 func (m *loha) factor(t Target, values Values, n string) func(d []float32, first int) {
 	a, b := values["hada_w"+n+"_a"], values["hada_w"+n+"_b"]
 	if m.tucker(t) {
-		whole := hostTucker(values["hada_t"+n], a, b, t.Rank, t.Out(), t.Shape[1], t.Shape[2]*t.Shape[3], t.Out() < t.Shape[1])
+		whole := hostTucker(values["hada_t"+n], a, b, t.Rank, t.Out(), t.Shape[1], t.Shape[2]*t.Shape[3], true)
 		return func(d []float32, first int) { copy(d, whole[first*t.In():]) }
 	}
 	product := kernel.NewProduct(a, b, t.Rank, t.In())

@@ -145,7 +145,7 @@ func (m *lokr) MergeRows(t Target, values Values, _ Rounding) RowUpdate {
 	switch a, b := values["lokr_w2_a"], values["lokr_w2_b"]; {
 	case w2 != nil:
 	case values["lokr_t2"] != nil:
-		w2 = hostTucker(values["lokr_t2"], a, b, r, k.k, k.n, k.kernel, k.k <= k.n)
+		w2 = hostTucker(values["lokr_t2"], a, b, r, k.k, k.n, k.kernel, false)
 	default:
 		w2 = hostProduct(a, b, k.k, r, columns)
 	}

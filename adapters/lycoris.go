@@ -85,15 +85,28 @@ func hostProduct(b, a []float32, m, k, n int) []float32 {
 	return whole
 }
 
-// hostTucker is [tucker] on the host, for k positions of the kernel. The order of torch's einsum
-// depends on sizes: the core is multiplied by a first where outFirst is set, else by b; products of
-// less than 400 terms are computed without fused multiply-adds.
-func hostTucker(core, a, b []float32, r, p, q, k int, outFirst bool) []float32 {
-	multiply := func(x, y []float32, m, n, terms int) []float32 {
+// hostTucker is [tucker] on the host, for k positions of the kernel, in the order of torch's einsum
+// with opt_einsum: of the three products to begin with, the one that makes the fewest operations;
+// among equals the core's with b, if bFirst, else with a. What has less than 400 terms is
+// multiplied without fused multiply-adds.
+func hostTucker(core, a, b []float32, r, p, q, k int, bFirst bool) []float32 {
+	multiply := func(x, y []float32, m, k, n, terms int) []float32 {
 		if terms < 400 {
-			return plainProduct(x, y, m, r, n)
+			return plainProduct(x, y, m, k, n)
 		}
-		return hostProduct(x, y, m, r, n)
+		return hostProduct(x, y, m, k, n)
+	}
+	withA, withB, without := 2*r*p*k*(r+q), 2*r*q*k*(r+p), r*r*p*q*(1+2*k)
+	if without < min(withA, withB) {
+		outer := make([]float32, 0, p*q*r*r)
+		for i := range p {
+			for j := range q {
+				for l := range r * r {
+					outer = append(outer, a[l/r*p+i]*b[l%r*q+j])
+				}
+			}
+		}
+		return multiply(outer, core, p*q, r*r, k, p*q*r*r*k)
 	}
 	whole := make([]float32, p*q*k)
 	for at := range k {
@@ -102,12 +115,12 @@ func hostTucker(core, a, b []float32, r, p, q, k int, outFirst bool) []float32 {
 			one[i] = core[i*k+at]
 		}
 		var product []float32
-		if outFirst {
-			half := multiply(hostTranspose(one, r, r), a, r, p, r*r*p*k)
-			product = multiply(hostTranspose(half, r, p), b, p, q, r*p*q*k)
+		if withB < withA || withB == withA && bFirst {
+			half := multiply(one, b, r, r, q, r*r*q*k)
+			product = multiply(hostTranspose(a, r, p), half, p, r, q, r*p*q*k)
 		} else {
-			half := multiply(one, b, r, q, r*r*q*k)
-			product = multiply(hostTranspose(a, r, p), half, p, q, r*p*q*k)
+			half := multiply(hostTranspose(one, r, r), a, r, r, p, r*r*p*k)
+			product = multiply(hostTranspose(half, r, p), b, p, r, q, r*p*q*k)
 		}
 		for i, v := range product {
 			whole[i*k+at] = v

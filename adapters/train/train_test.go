@@ -150,7 +150,7 @@ func tryRun(ctx context.Context, j train.Job) (*train.Result, error) {
 
 // Losses, gradient norms, rates and the trained tensors are those of transformers' Trainer with PEFT.
 func TestTrainsLikeTrainer(t *testing.T) {
-	cases := []string{"one-step", "one-step-decay", "accumulate", "accumulate-decay-cosine", "tight-clip", "bias-lora-only-decay", "lora-bias", "rslora", "dora", "loha", "lokr", "ia3", "adalora", "adalora-budget"}
+	cases := []string{"one-step", "one-step-decay", "accumulate", "accumulate-decay-cosine", "tight-clip", "bias-lora-only-decay", "lora-bias", "rslora", "dora", "loha", "lokr", "ia3", "adalora", "adalora-budget", "adalora-penalty"}
 	engines(t, func(t *testing.T, e *engine.Engine) {
 		for _, name := range cases {
 			t.Run(name, func(t *testing.T) {
@@ -168,7 +168,7 @@ func TestTrainsLikeTrainer(t *testing.T) {
 					t.Fatal(err)
 				}
 				j := job(t, e, c.Adapter, c.Images)
-				if name == "adalora" { // Trainer alone never calls update_and_allocate
+				if j.Penalty = name == "adalora-penalty"; j.Penalty || name == "adalora" { // Trainer alone never calls update_and_allocate
 					j.Adapter = withSetting(t, j, c.Adapter, `"tinit": 1`, `"tinit": 5`)
 				}
 				if err := json.Unmarshal(text, &j.Config); err != nil { // settings have the names of TrainingArguments
