@@ -13,6 +13,9 @@ type Evaluation struct {
 	Loss     float64      `json:"loss"` // mean cross entropy
 	Accuracy float64      `json:"accuracy"`
 	PerClass []ClassScore `json:"per_class"`
+
+	// Confusion counts images by their class and then by the predicted one.
+	Confusion [][]int `json:"-"`
 }
 
 // ClassScore is the part of one class. Precision is 0 where nothing was predicted to be of the class.
@@ -27,7 +30,9 @@ type ClassScore struct {
 // nil, is told how many images are done.
 func Evaluate(ctx context.Context, p *model.Predictor, l *Loader, labels []string, progress func(done, total int)) (*Evaluation, error) {
 	e := &Evaluation{PerClass: make([]ClassScore, len(labels))}
-	correct, predicted := make([]int, len(labels)), make([]int, len(labels))
+	for range labels {
+		e.Confusion = append(e.Confusion, make([]int, len(labels)))
+	}
 	for batch, err := range l.Epoch(ctx, 0, 0) {
 		if err != nil {
 			return nil, err
@@ -41,10 +46,7 @@ func Evaluate(ctx context.Context, p *model.Predictor, l *Loader, labels []strin
 			best := argmax(row)
 			e.Loss += logSumExp(row) - float64(row[label])
 			e.PerClass[label].N++
-			predicted[best]++
-			if best == int(label) {
-				correct[best]++
-			}
+			e.Confusion[label][best]++
 		}
 		e.N += len(batch.Labels)
 		if progress != nil {
@@ -54,9 +56,13 @@ func Evaluate(ctx context.Context, p *model.Predictor, l *Loader, labels []strin
 	hits := 0
 	for i, label := range labels {
 		e.PerClass[i].Label = label
-		e.PerClass[i].Precision = ratio(correct[i], predicted[i])
-		e.PerClass[i].Recall = ratio(correct[i], e.PerClass[i].N)
-		hits += correct[i]
+		correct, predicted := e.Confusion[i][i], 0
+		for _, row := range e.Confusion {
+			predicted += row[i]
+		}
+		e.PerClass[i].Precision = ratio(correct, predicted)
+		e.PerClass[i].Recall = ratio(correct, e.PerClass[i].N)
+		hits += correct
 	}
 	e.Loss /= float64(max(1, e.N))
 	e.Accuracy = ratio(hits, e.N)

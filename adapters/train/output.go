@@ -28,7 +28,7 @@ type Output struct {
 }
 
 // Write writes the adapter, the image processor's settings, class names, trainer_state.json,
-// all_results.json and the model card.
+// all_results.json, report.html and the model card.
 func (o *Output) Write(ctx context.Context, dir string) error {
 	if err := o.Job.Adapter.Save(ctx, dir, o.Job.Names); err != nil {
 		return err
@@ -61,9 +61,16 @@ func (o *Output) Write(ctx context.Context, dir string) error {
 	if err := format.WriteFileAtomic(filepath.Join(dir, stateFile), state); err != nil {
 		return err
 	}
+	report, err := o.report(filepath.Base(dir))
+	if err != nil {
+		return fmt.Errorf("writing the report: %w", err)
+	}
+	if err := format.WriteFileAtomic(filepath.Join(dir, "report.html"), report); err != nil {
+		return err
+	}
 	path := filepath.Join(dir, "README.md")
-	if _, err := os.Stat(path); err == nil {
-		return nil // a card that somebody has written stays
+	if old, err := os.ReadFile(path); err == nil && !bytes.Contains(old, []byte(cardMark)) {
+		return nil // somebody has written it
 	}
 	card, err := o.card(filepath.Base(dir))
 	if err != nil {
@@ -71,6 +78,9 @@ func (o *Output) Write(ctx context.Context, dir string) error {
 	}
 	return format.WriteFileAtomic(path, card)
 }
+
+// cardMark is in the cards that may be written again.
+const cardMark = "<!-- written by hubtool train, and again by the next run unless this line is removed -->"
 
 // results are the keys that transformers writes into all_results.json.
 func (o *Output) results() map[string]any {
@@ -153,6 +163,7 @@ func (o *Output) card(name string) ([]byte, error) {
 	for _, line := range o.Software {
 		fmt.Fprintf(&b, "- %s\n", line)
 	}
+	fmt.Fprintf(&b, "\n%s\n", cardMark)
 	return b.Bytes(), nil
 }
 

@@ -38,9 +38,9 @@ func fromImageConfig(c *format.ImageConfig, h, w int, path string) (*vision.Pipe
 		p.Steps = append(p.Steps, size)
 	}
 	if c.DoCenterCrop {
-		crop := vision.CenterCrop{Height: c.CropSize.Height, Width: c.CropSize.Width}
+		crop := vision.ProcessorCrop{Height: c.CropSize.Height, Width: c.CropSize.Width}
 		if crop.Height == 0 {
-			crop = vision.CenterCrop{Height: h, Width: w}
+			crop = vision.ProcessorCrop{Height: h, Width: w}
 		}
 		p.Steps = append(p.Steps, crop)
 	}
