@@ -201,6 +201,15 @@ func Load(dir string, b Base) (*Adapter, error) {
 		}
 	}
 	a.Full = full
+	// PEFT saves embeddings whole beside their adapters: they replace the base's.
+	for _, name := range slices.Sorted(maps.Keys(stored)) {
+		if parameter := strings.TrimPrefix(name, keyPrefix); a.shapeOf(parameter) != nil {
+			a.Full = append(a.Full, parameter)
+			if err := take(name, a.shapeOf(parameter)); err != nil {
+				return nil, err
+			}
+		}
+	}
 	if len(wrong) > 0 {
 		return nil, fmt.Errorf("loading adapter %q: %w:\n  %s", dir, ErrMismatch, strings.Join(wrong, "\n  "))
 	}

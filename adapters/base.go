@@ -42,6 +42,9 @@ type Base struct {
 
 	// Values returns the elements of a parameter: what training it starts from.
 	Values func(name string) ([]float32, error)
+
+	tied          map[string]string // parameters that a checkpoint leaves out, and whose they are
+	added, absent string            // prefix that adapters' names have more, or less, than the checkpoint's
 }
 
 // Parameter is a named tensor of a base, or one of an adapter with its elements.
@@ -52,7 +55,9 @@ type Parameter struct {
 }
 
 // canonical is the name by which adapters know a tensor of the checkpoint.
-func (b Base) canonical(name string) string { return format.Canonical(b.ModelType, name) }
+func (b Base) canonical(name string) string {
+	return b.added + strings.TrimPrefix(format.Canonical(b.ModelType, name), b.absent)
+}
 
 // spellings are all names that a module or parameter has in one of the generations of transformers.
 func (b Base) spellings(name string) []string { return format.Spellings(b.ModelType, name) }
@@ -65,32 +70,6 @@ func (b Base) module(name string) (Module, bool) {
 		}
 	}
 	return Module{}, false
-}
-
-// CheckpointBase describes a checkpoint for which there is no model code: every weight of two
-// dimensions is a linear layer's, every one of four a convolution's.
-func CheckpointBase(modelType string, ck *format.Checkpoint) Base {
-	b := Base{ModelType: modelType, Values: func(name string) ([]float32, error) { return nil, nil }}
-	shapes := map[string][]int{}
-	for t := range ck.Tensors() {
-		name := format.Canonical(modelType, t.Info().Name)
-		shapes[name] = t.Info().Shape
-		b.Parameters = append(b.Parameters, Parameter{Name: name, Shape: t.Info().Shape})
-	}
-	for _, p := range b.Parameters {
-		name, ok := strings.CutSuffix(p.Name, ".weight")
-		if !ok {
-			continue
-		}
-		_, bias := shapes[name+".bias"]
-		switch len(p.Shape) {
-		case 2:
-			b.Modules = append(b.Modules, Module{name, Linear, p.Shape, bias})
-		case 4:
-			b.Modules = append(b.Modules, Module{name, Convolution, p.Shape, bias})
-		}
-	}
-	return b
 }
 
 // nearest is the tail of a message about a name that is not the base's: the module most like it.

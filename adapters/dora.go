@@ -96,6 +96,28 @@ func (m *dora) MergeRows(t Target, values Values, _ Rounding) RowUpdate {
 	}}
 }
 
+// Exact is the change in float64, where a row of the stored weight has a norm.
+func (m *dora) Exact(t Target, values Values) func(row int, w, d, bound []float64) {
+	if t.Kind.transposed() {
+		return nil
+	}
+	update := m.lora.Exact(t, values)
+	return func(row int, w, d, bound []float64) {
+		update(row, w, d, bound)
+		squares := 0.0
+		for j := range d {
+			d[j] += w[j]
+			squares += d[j] * d[j]
+		}
+		factor := float64(values[magnitude][row]) / math.Sqrt(squares)
+		for j := range d {
+			// The norm adds len(d)/8 squares in each of eight lanes.
+			bound[j] = math.Abs(factor) * (bound[j] + math.Abs(d[j])*float64(len(d)/8+8))
+			d[j] = factor*d[j] - w[j]
+		}
+	}
+}
+
 // Merge is MergeRows on all rows.
 func (m *dora) Merge(t Target, values Values, w []float32, rounding Rounding, round func(float32) float32) {
 	mergeAll(m, t, values, w, rounding, round)

@@ -228,14 +228,38 @@ func (m *lora) MergeRows(t Target, values Values, rounding Rounding) RowUpdate {
 
 // product is the update without its scale, in the layout of the weight.
 func (m *lora) product(t Target, values Values) *kernel.Product {
+	left, right := m.stored(t, values)
+	return kernel.NewProduct(left, right, t.Rank, len(right)/t.Rank)
+}
+
+// stored are the two factors of the update in the layout of the weight: B and A, or Aᵀ and Bᵀ.
+func (m *lora) stored(t Target, values Values) (left, right []float32) {
 	a, b := values["lora_A.weight"], values["lora_B.weight"]
 	if a == nil {
 		a, b = values["lora_embedding_A"], values["lora_embedding_B"]
 	}
 	if t.Kind.transposed() {
-		return kernel.NewProduct(hostTranspose(a, t.Rank, t.In()), hostTranspose(b, t.Out(), t.Rank), t.Rank, t.Out())
+		return hostTranspose(a, t.Rank, t.In()), hostTranspose(b, t.Out(), t.Rank)
 	}
-	return kernel.NewProduct(b, a, t.Rank, t.In())
+	return b, a
+}
+
+// Exact is the update in float64.
+func (m *lora) Exact(t Target, values Values) func(row int, w, d, bound []float64) {
+	left, right := m.stored(t, values)
+	scale := m.scale(t)
+	return func(row int, _, d, bound []float64) {
+		clear(d)
+		clear(bound)
+		for k, x := range left[row*t.Rank : (row+1)*t.Rank] {
+			x := float64(x) * scale
+			for j, y := range right[k*len(d) : (k+1)*len(d)] {
+				term := x * float64(y)
+				d[j] += term
+				bound[j] += math.Abs(term) * float64(t.Rank+2)
+			}
+		}
+	}
 }
 
 // Merge is MergeRows on all rows.

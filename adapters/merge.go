@@ -25,6 +25,9 @@ var ErrNonFinite = errors.New("not finite")
 // ErrUnused is an [ErrMismatch] about tensors of an adapter for which the base has no place.
 var ErrUnused = fmt.Errorf("%w: the base has no module for tensors of the adapter", ErrMismatch)
 
+// ErrTied is an [ErrMismatch] about adapters that change one of two parameters that a model shares.
+var ErrTied = fmt.Errorf("%w: the model has one tensor for two parameters, which would differ after the merge", ErrMismatch)
+
 // MergeOptions are the settings of a merge.
 type MergeOptions struct {
 	// Rounding is RoundPEFT by default.
@@ -50,6 +53,10 @@ type MergeOptions struct {
 
 	// Jobs is how many files are written at the same time, 2 by default.
 	Jobs int
+
+	// Check is called with the directory of the merged files before they get their final name. Its
+	// error is the merge's.
+	Check func(dir string) error
 
 	// Progress is called, from one goroutine at a time; nil is silent.
 	Progress func(MergeEvent)
@@ -85,10 +92,10 @@ type MergedShard struct {
 // Memory does not grow with the base. out appears when everything in it is on disk. A merge that was
 // killed leaves its finished shards in out with ".partial" added; the next one with the same inputs
 // goes on from there. One that fails or is cancelled leaves nothing.
-func Merge(ctx context.Context, base *format.Checkpoint, cfg *format.ModelConfig, as []*Adapter, out string, opts MergeOptions) (*MergeResult, error) {
+func Merge(ctx context.Context, base *format.Checkpoint, cfg *format.ModelConfig, as []*Adapter, out string, opts MergeOptions) (MergeResult, error) {
 	p, err := PlanMerge(base, cfg, as, opts)
 	if err != nil {
-		return nil, err
+		return MergeResult{}, err
 	}
 	return p.Write(ctx, out)
 }

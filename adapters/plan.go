@@ -23,6 +23,8 @@ type MergePlan struct {
 	shards []plannedShard
 	index  *format.Index // nil: there is one shard
 	result MergeResult
+
+	weights map[string][]mergeSite // of merged weights, by their names in the new files
 }
 
 type mergeSite struct {
@@ -42,7 +44,8 @@ type plannedShard struct {
 // PlanMerge checks that adapters fit a base and plans what [Merge] writes. The config is changed to
 // that of the merged model.
 func PlanMerge(base *format.Checkpoint, cfg *format.ModelConfig, as []*Adapter, opts MergeOptions) (*MergePlan, error) {
-	p := &MergePlan{base: base, cfg: cfg, adapters: as, opts: opts, full: map[string]Parameter{}, sites: map[string][]mergeSite{}}
+	p := &MergePlan{base: base, cfg: cfg, adapters: as, opts: opts, full: map[string]Parameter{},
+		sites: map[string][]mergeSite{}, weights: map[string][]mergeSite{}}
 	p.opts.Jobs = cmp.Or(opts.Jobs, 2)
 	if opts.Weights == nil {
 		p.opts.Weights = slices.Repeat([]float64{1}, len(as))
@@ -134,6 +137,9 @@ func (p *MergePlan) arrange() error {
 		}
 		p.shards = append(p.shards, shard)
 	}
+	if err := p.untie(present); err != nil {
+		return err
+	}
 	// What only an adapter has gets the type that most of the base has.
 	dtype := format.F32
 	for d := range kernelTypes {
@@ -173,6 +179,7 @@ func (p *MergePlan) add(shard *plannedShard, t format.Tensor, info format.Tensor
 			return fmt.Errorf("%w: %q is %s: adapters are added to weights of type F32, F16 or BF16", format.ErrUnsupported, info.Name, info.DType)
 		}
 		piece.Patch = p.weightPatch(info, sites)
+		p.weights[info.Name] = sites
 	case part == "bias":
 		piece.Patch = p.biasPatch(info, sites)
 	}
@@ -183,6 +190,44 @@ func (p *MergePlan) add(shard *plannedShard, t format.Tensor, info format.Tensor
 		p.result.Copied++
 	}
 	shard.put(info, piece)
+	return nil
+}
+
+// untie adds a head of its own to a model that has none, where an adapter changes the head or the
+// embeddings that it shares.
+func (p *MergePlan) untie(present map[string]bool) error {
+	if len(p.adapters) == 0 {
+		return nil
+	}
+	changed := func(name string) bool {
+		_, replaced := p.full[name]
+		return replaced || len(p.sites[strings.TrimSuffix(name, ".weight")]) > 0
+	}
+	for head, embedding := range p.adapters[0].base.tied {
+		if !changed(head) && !changed(embedding) {
+			continue
+		}
+		if !p.opts.Untie {
+			return fmt.Errorf("%w: %q and %q", ErrTied, embedding, head)
+		}
+		for i := range p.shards {
+			for _, e := range p.base.Shards()[i].Header.Entries() {
+				if p.canonical(e.Name) != embedding {
+					continue
+				}
+				t, _ := p.base.Tensor(e.Name)
+				info := t.Info()
+				info.Name = head
+				before := p.result
+				if err := p.add(&p.shards[i], t, info, head); err != nil {
+					return err
+				}
+				p.result.Merged, p.result.Copied, p.result.Added = before.Merged, before.Copied, before.Added+1
+			}
+		}
+		present[head] = true
+		p.cfg.SetTiedEmbeddings(false)
+	}
 	return nil
 }
 

@@ -16,15 +16,15 @@ import (
 )
 
 // Write writes the planned checkpoint into the directory out, as [Merge] does.
-func (p *MergePlan) Write(ctx context.Context, out string) (result *MergeResult, err error) {
+func (p *MergePlan) Write(ctx context.Context, out string) (result MergeResult, err error) {
 	tmp := filepath.Clean(out) + ".partial"
 	if err := os.MkdirAll(tmp, 0o755); err != nil {
-		return nil, fmt.Errorf("merging: %w", err)
+		return result, fmt.Errorf("merging: %w", err)
 	}
 	j, err := p.openJournal(tmp)
 	if err != nil {
 		os.Remove(tmp) // if it is empty
-		return nil, fmt.Errorf("merging into %q: %w", out, err)
+		return result, fmt.Errorf("merging into %q: %w", out, err)
 	}
 	defer j.close()
 	defer func() {
@@ -40,30 +40,35 @@ func (p *MergePlan) Write(ctx context.Context, out string) (result *MergeResult,
 		}
 	}
 	if err := format.CheckSpace(tmp, missing); err != nil {
-		return nil, err
+		return result, err
 	}
 	if err := p.writeShards(ctx, tmp, j); err != nil {
-		return nil, err
+		return result, err
 	}
 	if err := p.writeIndex(tmp); err != nil {
-		return nil, err
+		return result, err
 	}
 	if err := p.cfg.Write(tmp); err != nil {
-		return nil, err
+		return result, err
 	}
 	if err := p.sideFiles(tmp); err != nil {
-		return nil, err
+		return result, err
 	}
 	if err := context.Cause(ctx); err != nil {
-		return nil, fmt.Errorf("merging: %w", err)
+		return result, fmt.Errorf("merging: %w", err)
+	}
+	if p.opts.Check != nil {
+		if err := p.opts.Check(tmp); err != nil {
+			return result, err
+		}
 	}
 	if err := j.remove(); err != nil {
-		return nil, fmt.Errorf("merging: %w", err)
+		return result, fmt.Errorf("merging: %w", err)
 	}
 	if err := format.Rename(tmp, out); err != nil {
-		return nil, err
+		return result, err
 	}
-	return &p.result, nil
+	return p.result, nil
 }
 
 // writeShards writes files that the journal does not have, some at the same time.

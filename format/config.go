@@ -1,6 +1,7 @@
 package format
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -134,6 +135,30 @@ func (c *ModelConfig) SetLabels(list []string) {
 func (c *ModelConfig) SetArchitectures(list []string) {
 	c.Architectures = slices.Clone(list)
 	c.set("architectures", c.Architectures)
+}
+
+// TiedEmbeddings tells whether the output embeddings are the input embeddings, where the file says it.
+// Many files do not, and mean the default of their class.
+func (c *ModelConfig) TiedEmbeddings() (tied, said bool) {
+	said = json.Unmarshal(orNull(c.raw["tie_word_embeddings"]), &tied) == nil && string(orNull(c.raw["tie_word_embeddings"])) != "null"
+	return tied, said
+}
+
+// SetTiedEmbeddings says whether the output embeddings are the input embeddings.
+func (c *ModelConfig) SetTiedEmbeddings(tied bool) { c.set("tie_word_embeddings", tied) }
+
+// Quantization returns the quant_method of a quantization_config; "unknown" if it has none, "" if
+// there is no such config.
+func (c *ModelConfig) Quantization() string {
+	raw := orNull(c.raw["quantization_config"])
+	var q struct {
+		Method string `json:"quant_method"`
+	}
+	if string(raw) == "null" {
+		return ""
+	}
+	_ = json.Unmarshal(raw, &q) // whatever it is, the weights are not plain
+	return cmp.Or(q.Method, "unknown")
 }
 
 func (c *ModelConfig) set(key string, v any) {

@@ -41,15 +41,17 @@ type adapterPart struct {
 func adapterParts(tensors []TensorReport) []adapterPart {
 	var list []adapterPart
 	for _, t := range tensors {
-		if module, part, ok := splitPart(t.Name); ok {
+		if module, part, ok := SplitAdapterName(t.Name); ok {
 			list = append(list, adapterPart{module, part, t})
 		}
 	}
 	return list
 }
 
-// splitPart splits "base_model.model.<module>.<part>[.<rest>]".
-func splitPart(name string) (module, part string, ok bool) {
+// SplitAdapterName splits the name of an adapter's tensor,
+// "base_model.model.<module>.<part>[.<rest>]". It is not ok for a weight that is
+// saved whole.
+func SplitAdapterName(name string) (module, part string, ok bool) {
 	path := strings.Split(strings.TrimPrefix(name, "base_model.model."), ".")
 	for i, p := range path {
 		for _, m := range methodMarks {
@@ -213,7 +215,7 @@ func (r *Report) CheckValues(ctx context.Context, tensors iter.Seq[Tensor]) erro
 		if i := slices.IndexFunc(values, func(v float32) bool { return !finite(v) }); i >= 0 {
 			r.warn("tensor %q holds %v at element %d", info.Name, values[i], i)
 		}
-		if _, part, ok := splitPart(info.Name); ok && slices.Contains(startsAsZero, part) && len(values) > 0 {
+		if _, part, ok := SplitAdapterName(info.Name); ok && slices.Contains(startsAsZero, part) && len(values) > 0 {
 			start[part]++
 			if !slices.ContainsFunc(values, func(v float32) bool { return v != 0 }) {
 				zero[part]++

@@ -128,3 +128,20 @@ func readTensor(t Tensor, size int64) func(dst []byte, at int64) error {
 func readMemory(data []byte) func(dst []byte, at int64) error {
 	return func(dst []byte, at int64) error { copy(dst, data[at:]); return nil }
 }
+
+// ReadRange fills dst with a tensor's data from a position on. Of a [Checkpoint]'s tensor nothing else
+// is read.
+func ReadRange(t Tensor, dst []byte, at int64) error {
+	size := t.Info().Size()
+	if at < 0 || at+int64(len(dst)) > size {
+		return &Error{Tensor: t.Info().Name, Err: fmt.Errorf("%d bytes at %d are not within its %d", len(dst), at, size)}
+	}
+	if ft, ok := t.(*fileTensor); ok {
+		return readTensor(ft, size)(dst, at)
+	}
+	data, err := t.Bytes()
+	if err == nil {
+		copy(dst, data[at:])
+	}
+	return err
+}

@@ -66,6 +66,7 @@ func (e *env) commands() []command {
 		{onHub | onEngine, e.evalCommand()},
 		{onHub | onEngine, e.predictCommand()},
 		{onHub, e.mergeCommand()},
+		{onHub | onEngine, e.verifyCommand()},
 		{onEngine, e.quickstartCommand()},
 		{0, e.initCommand()},
 		{0, e.engineCommand()},

@@ -17,11 +17,14 @@ import (
 	"github.com/hubtool/hubtool/adapters"
 	"github.com/hubtool/hubtool/adapters/train"
 	"github.com/hubtool/hubtool/format"
+	"github.com/hubtool/hubtool/hub"
 )
 
 type mergeOptions struct {
-	base, out, rounding string
-	force               bool
+	base, out, rounding, shardSize, push string
+	jobs                                 int
+	force, inPlace, allowMissing, untie  bool
+	dryRun, verify                       bool
 }
 
 // roundings are the values of --rounding.
@@ -34,11 +37,20 @@ func (e *env) mergeCommand() *cli.Command {
 		Usage:     "add adapters to their base and write a checkpoint that transformers loads",
 		ArgsUsage: "ADAPTER[*W]...",
 		Description: "*W scales an adapter's update, 1 if absent. The checkpoint has the base's files, names and types; a\n" +
-			"base without a head becomes the classifier that the adapter was trained for.",
+			"base without a head becomes the classifier that the adapter was trained for. Interrupted by a crash,\n" +
+			"the same command goes on with the files that are missing.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "base", Usage: "base model; default: the one that the first adapter's config names", Destination: &o.base},
-			&cli.StringFlag{Name: "out", Usage: "write into `DIR`", Required: true, Destination: &o.out},
+			&cli.StringFlag{Name: "out", Usage: "write into `DIR`", Destination: &o.out},
 			choice("rounding", "peft: bit for bit as merge_and_unload(); peft-safe: as with safe_merge=True; once: after the last adapter only", &o.rounding, "peft", "peft-safe", "once"),
+			&cli.StringFlag{Name: "shard-size", Usage: "largest `SIZE` of a file of weights, such as 5GB; keep: the base's files", Value: "keep", Destination: &o.shardSize},
+			&cli.BoolFlag{Name: "in-place", Usage: "change the base's own files, which must be local and nobody else's", Destination: &o.inPlace},
+			&cli.BoolFlag{Name: "allow-missing", Usage: "leave out tensors of adapters for which the base has no place", Destination: &o.allowMissing},
+			&cli.BoolFlag{Name: "untie", Usage: "give the head a tensor of its own where it shares embeddings that change", Destination: &o.untie},
+			&cli.BoolFlag{Name: "verify", Usage: "recompute a sample of the merged weights before they get their name", Destination: &o.verify},
+			&cli.BoolFlag{Name: "dry-run", Usage: "only tell what would be written", Destination: &o.dryRun},
+			&cli.StringFlag{Name: "push", Usage: "push the result to `REPO`", Destination: &o.push},
+			&cli.IntFlag{Name: "jobs", Usage: "write `N` files at the same time", Value: 2, Destination: &o.jobs},
 			&cli.BoolFlag{Name: "force", Usage: "replace what is in DIR", Destination: &o.force},
 		},
 		Action: func(c *cli.Context) error { return e.merge(c.Context, c.Args().Slice(), o) },
@@ -55,6 +67,25 @@ type mergeSummary struct {
 	Seconds        float64                `json:"seconds"`
 	BytesPerSecond float64                `json:"bytes_per_second"`
 	PeakRSS        int64                  `json:"peak_rss"`
+
+	// With --dry-run nothing was written, and this is what would have changed.
+	DryRun  bool     `json:"dry_run,omitempty"`
+	Bytes   int64    `json:"bytes,omitempty"`
+	Changed []string `json:"changed,omitempty"`
+
+	CommitURL string `json:"commit_url,omitempty"`
+}
+
+func (s *mergeSummary) text(w io.Writer) {
+	if !s.DryRun {
+		fmt.Fprintln(w, s.Out)
+		return
+	}
+	for _, name := range s.Changed {
+		fmt.Fprintf(w, "%s\n", oneLine(name))
+	}
+	fmt.Fprintf(w, "%d tensors would change, %d be copied, %d be added: %s in %d files\n",
+		s.Tensors["merged"], s.Tensors["copied"], s.Tensors["added"], byteSize(s.Bytes), len(s.Shards))
 }
 
 func (e *env) merge(ctx context.Context, refs []string, o mergeOptions) error {
@@ -62,70 +93,194 @@ func (e *env) merge(ctx context.Context, refs []string, o mergeOptions) error {
 	if err != nil {
 		return err
 	}
-	return e.result(func(w io.Writer) { fmt.Fprintln(w, s.Out) }, s)
+	if o.push != "" {
+		if s.CommitURL, err = e.pushMerged(ctx, s, o.push); err != nil {
+			return err
+		}
+	}
+	return e.result(s.text, s)
+}
+
+// pushMerged uploads what a merge wrote.
+func (e *env) pushMerged(ctx context.Context, s *mergeSummary, name string) (url string, err error) {
+	repo, err := hub.ParseRepoAs(name, hub.Model)
+	if err != nil {
+		return "", err
+	}
+	client, err := e.client()
+	if err != nil {
+		return "", err
+	}
+	commit, err := client.Push(ctx, repo, s.Out, hub.PushOptions{Message: "Merge " + strings.Join(s.Adapters, ", ")})
+	e.endProgress()
+	if err != nil {
+		return "", err
+	}
+	return commit.URL, nil
+}
+
+// check refuses flags that do not go together, all problems at once.
+func (o mergeOptions) check(refs []string) (shardSize int64, err error) {
+	var problems []string
+	if o.out == "" && !o.inPlace && !o.dryRun {
+		problems = append(problems, "--out is missing")
+	}
+	if o.inPlace && (o.out != "" || o.force || o.shardSize != "keep" || o.verify) {
+		problems = append(problems, "--in-place takes no --out, --force, --shard-size and --verify")
+	}
+	if o.dryRun && o.push != "" {
+		problems = append(problems, "--dry-run pushes nothing: leave out --push")
+	}
+	if o.jobs < 0 {
+		problems = append(problems, fmt.Sprintf("--jobs is %d, but must not be negative", o.jobs))
+	}
+	if o.shardSize != "keep" && o.shardSize != "" {
+		if shardSize, err = parseSize(o.shardSize); err != nil {
+			problems = append(problems, fmt.Sprintf("--shard-size: %v", err))
+		}
+	}
+	if len(refs) == 0 {
+		problems = append(problems, "no ADAPTER is given")
+	}
+	if len(problems) > 0 {
+		return 0, usage("reading the command line", problems...)
+	}
+	return shardSize, nil
+}
+
+// parseSize reads a size in bytes: 5GB, 300MiB, 1000000.
+func parseSize(s string) (int64, error) {
+	units := []struct {
+		suffix string
+		bytes  float64
+	}{{"KIB", 1 << 10}, {"MIB", 1 << 20}, {"GIB", 1 << 30}, {"TIB", 1 << 40}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"B", 1}, {"", 1}}
+	for _, u := range units {
+		number, ok := strings.CutSuffix(strings.ToUpper(strings.TrimSpace(s)), u.suffix)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+		if size := n * u.bytes; err == nil && size >= 1 && size < 1<<62 {
+			return int64(size), nil
+		}
+		break
+	}
+	return 0, fmt.Errorf("%q is not a size such as 5GB", s)
+}
+
+// mergeInputs are the folders that a merge reads.
+type mergeInputs struct {
+	names, dirs []string // of adapters
+	weights     []float64
+	base        string
+}
+
+func (e *env) mergeInputs(ctx context.Context, refs []string, base string) (in mergeInputs, err error) {
+	for i, ref := range refs {
+		name, weight, err := splitWeight(ref)
+		if err != nil {
+			return in, err
+		}
+		baseDir, dir, err := e.modelDirs(ctx, name, base)
+		if err != nil {
+			return in, err
+		}
+		if dir == "" {
+			return in, withHint(fmt.Errorf("opening the adapter %q: it has no %s: %w", name, format.AdapterConfigFile, fs.ErrNotExist), "merge takes adapters, and the base with --base")
+		}
+		if i == 0 {
+			in.base = baseDir
+		}
+		in.names, in.weights, in.dirs = append(in.names, name), append(in.weights, weight), append(in.dirs, dir)
+	}
+	return in, nil
 }
 
 func (e *env) mergeInto(ctx context.Context, refs []string, o mergeOptions) (*mergeSummary, error) {
 	start := time.Now()
-	var weights []float64
-	var dirs []string
-	baseDir := ""
-	for i, ref := range refs {
-		name, weight, err := splitWeight(ref)
-		if err != nil {
-			return nil, err
-		}
-		base, dir, err := e.modelDirs(ctx, name, o.base)
-		if err != nil {
-			return nil, err
-		}
-		if dir == "" {
-			return nil, withHint(fmt.Errorf("opening the adapter %q: it has no %s: %w", name, format.AdapterConfigFile, fs.ErrNotExist), "merge takes adapters, and the base with --base")
-		}
-		if i == 0 {
-			baseDir = base
-		}
-		refs[i], weights, dirs = name, append(weights, weight), append(dirs, dir)
-	}
-	if err := checkOut(o, baseDir); err != nil {
+	shardSize, err := o.check(refs)
+	if err != nil {
 		return nil, err
 	}
-	m, err := e.openForMerge(baseDir, dirs)
+	in, err := e.mergeInputs(ctx, refs, o.base)
+	if err != nil {
+		return nil, err
+	}
+	if o.out != "" && !o.dryRun {
+		if err := checkOut(o, in.base); err != nil {
+			return nil, err
+		}
+	}
+	m, err := e.openForMerge(in.base, in.dirs)
 	if err != nil {
 		return nil, err
 	}
 	defer m.checkpoint.Close()
-	out := o.out
-	if o.force {
-		out += ".new" // the old one goes when the new one is complete
-		defer os.RemoveAll(out)
-		if err := os.RemoveAll(out); err != nil {
-			return nil, fmt.Errorf("merging: %w", err)
-		}
-	}
-	result, err := adapters.Merge(ctx, m.checkpoint, m.config, m.adapters, out, adapters.MergeOptions{
-		Rounding: roundings[o.rounding], Weights: weights, Labels: m.labels,
+	opts := adapters.MergeOptions{
+		Rounding: roundings[o.rounding], Weights: in.weights, Labels: m.labels, ShardSize: shardSize,
+		AllowMissing: o.allowMissing, Untie: o.untie, Jobs: o.jobs,
 		Progress: func(ev adapters.MergeEvent) {
 			e.report(step{Task: "merging", Done: ev.Done, Total: ev.Total, Unit: "bytes", Text: ev.Shard})
 		},
-	})
-	if err != nil {
+	}
+	if o.verify {
+		opts.Check = func(dir string) error { return e.verifyMerged(ctx, dir, m, in.weights, o) }
+	}
+	plan, err := adapters.PlanMerge(m.checkpoint, m.config, m.adapters, opts)
+	switch {
+	case errors.Is(err, adapters.ErrUnused):
+		return nil, withHint(err, "name the right base with --base, or leave them out with --allow-missing")
+	case errors.Is(err, adapters.ErrTied):
+		return nil, withHint(err, "--untie gives the model a tensor for each of them")
+	case err != nil:
 		return nil, err
 	}
-	if o.force {
-		if err := errors.Join(os.RemoveAll(o.out), os.Rename(out, o.out)); err != nil {
-			return nil, fmt.Errorf("merging: replacing %q: %w", o.out, err)
-		}
+	result, out := plan.Result(), o.out
+	switch {
+	case o.dryRun:
+	case o.inPlace:
+		out = in.base
+		result, err = plan.InPlace(ctx)
+	default:
+		result, err = mergeWrite(ctx, plan, o)
+	}
+	if err != nil {
+		return nil, err
 	}
 	for _, name := range result.LeftOut {
 		e.note("the base's %q is not copied", name)
 	}
-	s := &mergeSummary{Out: o.out, Base: baseDir, Adapters: refs, Shards: result.Shards, Seconds: time.Since(start).Seconds(), PeakRSS: peakRSS(),
+	if result.Resumed > 0 {
+		e.note("%d of %d files were finished before", result.Resumed, len(result.Shards))
+	}
+	s := &mergeSummary{Out: out, Base: in.base, Adapters: in.names, Shards: result.Shards, Seconds: time.Since(start).Seconds(), PeakRSS: peakRSS(),
 		Tensors: map[string]int{"merged": result.Merged, "copied": result.Copied, "added": result.Added}}
 	for _, shard := range s.Shards {
 		s.BytesPerSecond += float64(shard.Size) / s.Seconds
 	}
+	if o.dryRun {
+		s.DryRun, s.Bytes, s.Changed, s.BytesPerSecond = true, plan.Bytes(), result.Changed, 0
+	}
 	return s, nil
+}
+
+// mergeWrite writes a planned merge; with --force the old result goes when the new one is complete.
+func mergeWrite(ctx context.Context, plan *adapters.MergePlan, o mergeOptions) (result adapters.MergeResult, err error) {
+	out := o.out
+	if o.force {
+		out += ".new"
+		defer os.RemoveAll(out)
+		if err := os.RemoveAll(out); err != nil {
+			return result, fmt.Errorf("merging: %w", err)
+		}
+	}
+	if result, err = plan.Write(ctx, out); err != nil || !o.force {
+		return result, err
+	}
+	if err := errors.Join(os.RemoveAll(o.out), os.Rename(out, o.out)); err != nil {
+		return result, fmt.Errorf("merging: replacing %q: %w", o.out, err)
+	}
+	return result, nil
 }
 
 // splitWeight divides ADAPTER*W. A name may itself contain a star only before the last one.
@@ -191,6 +346,15 @@ func (e *env) openForMerge(baseDir string, dirs []string) (m toMerge, err error)
 	if m.config, err = format.ReadModelConfig(baseDir); err != nil {
 		return m, err
 	}
+	if err := refuseQuantised(baseDir, m.config); err != nil {
+		return m, err
+	}
+	if adapters.Unfinished(baseDir) {
+		e.note("undoing a merge in place of the base that was interrupted")
+		if err := adapters.Recover(baseDir); err != nil {
+			return m, err
+		}
+	}
 	var base adapters.Base
 	if c, err := train.Open(baseDir, train.OpenOptions{Adapter: dirs[0]}); err == nil {
 		m.checkpoint, m.labels, base = c.Checkpoint, c.Labels, train.Base(c.Model, nil)
@@ -198,7 +362,10 @@ func (e *env) openForMerge(baseDir string, dirs []string) (m toMerge, err error)
 		if m.checkpoint, err = format.Open(baseDir); err != nil {
 			return m, err
 		}
-		base = adapters.CheckpointBase(m.config.ModelType, m.checkpoint)
+		if base, err = adapters.CheckpointBase(m.config, m.checkpoint, dirs...); err != nil {
+			m.checkpoint.Close()
+			return m, err
+		}
 	} else {
 		return m, err
 	}
@@ -216,4 +383,18 @@ func (e *env) openForMerge(baseDir string, dirs []string) (m toMerge, err error)
 		m.adapters = append(m.adapters, a)
 	}
 	return m, nil
+}
+
+// refuseQuantised names the scheme of a base that nothing can be added to.
+func refuseQuantised(dir string, cfg *format.ModelConfig) error {
+	ck, err := format.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer ck.Close()
+	if scheme := adapters.Quantised(cfg, ck); scheme != "" {
+		return withHint(fmt.Errorf("opening the base %q: %w: it is quantised with %s", dir, format.ErrUnsupported, scheme),
+			"merge into the original model and quantise the result")
+	}
+	return nil
 }

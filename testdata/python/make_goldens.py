@@ -22,7 +22,7 @@ import warnings  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 
-from goldens import adapters, bases, compare, configs, training  # noqa: E402
+from goldens import adapters, bases, compare, configs, text, training  # noqa: E402
 
 GOLDEN = pathlib.Path(__file__).resolve().parent.parent / "golden"
 
@@ -32,6 +32,7 @@ def make(root: pathlib.Path) -> None:
     adapters.write(root)
     training.write(root)
     configs.write(root / "configs")
+    text.write(root / "text")
 
 
 def main() -> int:
