@@ -67,6 +67,7 @@ func (e *env) commands() []command {
 		{onHub | onEngine, e.predictCommand()},
 		{onHub, e.mergeCommand()},
 		{onHub | onEngine, e.verifyCommand()},
+		{onHub, e.diffCommand()},
 		{onEngine, e.quickstartCommand()},
 		{0, e.initCommand()},
 		{0, e.engineCommand()},
