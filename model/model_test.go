@@ -3,7 +3,6 @@ package model_test
 import (
 	"errors"
 	"math"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -14,25 +13,10 @@ import (
 	"github.com/hubtool/hubtool/format"
 	"github.com/hubtool/hubtool/model"
 	"github.com/hubtool/hubtool/model/engine"
+	"github.com/hubtool/hubtool/model/engine/enginetest"
 )
 
 const bases = "../testdata/golden/bases"
-
-// engines runs a test on the Go engine, and on XLA where HUBTOOL_TEST_XLA names a plugin.
-func engines(t *testing.T, test func(t *testing.T, e *engine.Engine)) {
-	specs := []string{"go"}
-	if plugin := os.Getenv("HUBTOOL_TEST_XLA"); plugin != "" {
-		specs = append(specs, "xla:"+plugin)
-	}
-	for _, spec := range specs {
-		e, err := engine.Open(spec)
-		if err != nil {
-			t.Fatal(err)
-		}
-		name, _, _ := strings.Cut(spec, ":")
-		t.Run(name, func(t *testing.T) { test(t, e) })
-	}
-}
 
 func open(t *testing.T, dir string) (*format.Checkpoint, *format.ModelConfig) {
 	t.Helper()
@@ -72,7 +56,7 @@ func TestLogitsEqualTransformers(t *testing.T) {
 	if err != nil || len(dirs) == 0 {
 		t.Fatal("no golden bases", err)
 	}
-	engines(t, func(t *testing.T, e *engine.Engine) {
+	enginetest.Each(t, func(t *testing.T, e *engine.Engine) {
 		for _, dir := range dirs {
 			if strings.HasPrefix(filepath.Base(dir), "bare") {
 				continue // without a head; see TestNewHead
@@ -239,7 +223,7 @@ func TestNewRefuses(t *testing.T) {
 
 // Batches beyond the predictor's size are cut, smaller ones padded; images do not influence each other.
 func TestPredictorBatches(t *testing.T) {
-	engines(t, func(t *testing.T, e *engine.Engine) {
+	enginetest.Each(t, func(t *testing.T, e *engine.Engine) {
 		ck, cfg := open(t, filepath.Join(bases, "vit"))
 		m, err := model.New(cfg, len(cfg.Labels()))
 		if err != nil {

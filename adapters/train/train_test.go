@@ -23,28 +23,13 @@ import (
 	"github.com/hubtool/hubtool/format/dataset"
 	"github.com/hubtool/hubtool/model"
 	"github.com/hubtool/hubtool/model/engine"
+	"github.com/hubtool/hubtool/model/engine/enginetest"
 	"github.com/hubtool/hubtool/model/vision"
 )
 
 const golden = "../../testdata/golden"
 
 var half = [3]float32{0.5, 0.5, 0.5}
-
-// engines runs a test on the Go engine, and on XLA where HUBTOOL_TEST_XLA names a plugin.
-func engines(t *testing.T, test func(t *testing.T, e *engine.Engine)) {
-	specs := []string{"go"}
-	if plugin := os.Getenv("HUBTOOL_TEST_XLA"); plugin != "" {
-		specs = append(specs, "xla:"+plugin)
-	}
-	for _, spec := range specs {
-		e, err := engine.Open(spec)
-		if err != nil {
-			t.Fatal(err)
-		}
-		name, _, _ := strings.Cut(spec, ":")
-		t.Run(name, func(t *testing.T) { test(t, e) })
-	}
-}
 
 // rows are images in memory.
 type rows []dataset.Row
@@ -151,7 +136,7 @@ func tryRun(ctx context.Context, j train.Job) (*train.Result, error) {
 // Losses, gradient norms, rates and the trained tensors are those of transformers' Trainer with PEFT.
 func TestTrainsLikeTrainer(t *testing.T) {
 	cases := []string{"one-step", "one-step-decay", "accumulate", "accumulate-decay-cosine", "tight-clip", "bias-lora-only-decay", "lora-bias", "rslora", "dora", "loha", "lokr", "ia3", "adalora", "adalora-budget", "adalora-penalty"}
-	engines(t, func(t *testing.T, e *engine.Engine) {
+	enginetest.Each(t, func(t *testing.T, e *engine.Engine) {
 		for _, name := range cases {
 			t.Run(name, func(t *testing.T) {
 				dir := filepath.Join(golden, "training", name)
@@ -282,7 +267,7 @@ func adapterBytes(t *testing.T, dir string) []byte {
 
 // The same seed gives the same bytes, whatever the number of workers and cores; another does not.
 func TestSameSeedSameBytes(t *testing.T) {
-	engines(t, func(t *testing.T, e *engine.Engine) {
+	enginetest.Each(t, func(t *testing.T, e *engine.Engine) {
 		trained := func(workers, cores int, seed uint64) []byte {
 			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(cores))
 			dir := t.TempDir()
