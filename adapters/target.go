@@ -78,14 +78,16 @@ func (s *selector) allLinear() bool {
 	return strings.EqualFold(s.cfg.TargetModules.Pattern, "all-linear")
 }
 
-// selects tells whether the module is a target under one of the spellings of its name.
+// selects tells whether the module is a target under one of the spellings of its name, and excluded
+// under none.
 func (s *selector) selects(m Module, spellings []string) bool {
+	if slices.ContainsFunc(spellings, s.excluded) {
+		return false
+	}
 	return slices.ContainsFunc(spellings, func(name string) bool {
 		switch {
-		case s.excluded(name):
-			return false
 		case s.allLinear():
-			return m.Kind == Linear
+			return m.Kind == Linear || m.Kind == Transposed
 		case s.target != nil:
 			return s.target.MatchString(name)
 		default:
