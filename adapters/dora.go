@@ -123,6 +123,9 @@ func (m *dora) Merge(t Target, values Values, w []float32, rounding Rounding, ro
 	mergeAll(m, t, values, w, rounding, round)
 }
 
+// MergesOnBase: norms are those of the base with this update alone.
+func (m *dora) MergesOnBase() {}
+
 // norm2 is the Euclidean norm as torch computes it on x86: in eight lanes, products rounded before
 // they are added, lanes and what is left over added one by one.
 func norm2(row []float32) float32 {

@@ -70,6 +70,13 @@ type Merger interface {
 	Merge(t Target, values Values, w []float32, rounding Rounding, round func(float32) float32)
 }
 
+// BaseMerger is a [Merger] whose update depends on the weight of the base, which is no longer there
+// when others have been merged into it.
+type BaseMerger interface {
+	Merger
+	MergesOnBase()
+}
+
 // BiasMerger is a [Merger] that may change the module's bias too.
 type BiasMerger interface {
 	MergesBias() bool

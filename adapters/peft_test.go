@@ -382,3 +382,30 @@ func TestFindsAdapters(t *testing.T) {
 		t.Errorf("an adapter was sought in %q, want %q", got, inside)
 	}
 }
+
+// 45: what cannot be merged as PEFT merges it is refused before anything is written.
+func TestRefusesToMerge(t *testing.T) {
+	e := goEngine(t)
+	of := func(name string) loaded { return load(t, e, filepath.Join(golden, name), "vit") }
+	dora, lora, ia3 := of("dora/classifier").adapter, of("lora/query-value"), of("ia3/feedforward").adapter
+	for _, c := range []struct {
+		name    string
+		as      []*adapters.Adapter
+		weights []float64
+		want    error
+	}{
+		{"DoRA first", []*adapters.Adapter{dora, lora.adapter}, nil, nil},
+		{"DoRA second", []*adapters.Adapter{lora.adapter, dora}, nil, adapters.ErrMethod},
+		{"DoRA twice", []*adapters.Adapter{dora, dora}, nil, adapters.ErrMethod},
+		{"half of IA3", []*adapters.Adapter{ia3}, []float64{0.5}, adapters.ErrMethod},
+	} {
+		out := filepath.Join(t.TempDir(), "out")
+		_, err := adapters.Merge(context.Background(), lora.checkpoint, lora.config, c.as, out, adapters.MergeOptions{Weights: c.weights})
+		if !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", c.name, err, c.want)
+		}
+		if _, statErr := os.Stat(out); c.want != nil && statErr == nil {
+			t.Errorf("%s: something was written", c.name)
+		}
+	}
+}

@@ -82,7 +82,14 @@ func (p *MergePlan) take(a *Adapter, weight float64) error {
 		}
 		p.full[name] = param
 	}
+	if _, alpha := a.method.Scale(); alpha == 0 && weight != 1 {
+		return fmt.Errorf("%w: %s has no scale, so its weight must be 1, not %v", ErrMethod, a.Config.PeftType, weight)
+	}
+	_, onBase := a.method.(BaseMerger)
 	for _, t := range a.Targets {
+		if onBase && len(p.sites[t.Name]) > 0 {
+			return fmt.Errorf("%w: the adapter's update of %q depends on the base's weight: merge it before the others", ErrMethod, t.Name)
+		}
 		t.Alpha *= weight
 		p.sites[t.Name] = append(p.sites[t.Name], mergeSite{a, t})
 	}

@@ -27,7 +27,7 @@ TINY = ROOT / "testdata" / "tiny-vit"
 DIGITS = ROOT / "testdata" / "digits"
 
 # Methods that hubtool has, by their folders under testdata/golden. The others must be refused, so a new one shows here.
-METHODS = ("lora", "dora", "loha", "lokr", "ia3")
+METHODS = ("lora", "dora", "loha", "lokr", "adalora", "ia3")
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
