@@ -77,7 +77,7 @@ var dataSets = []string{
 
 // engines are the modules that computing brings along.
 var engines = []string{
-	"github.com/gomlx/", "github.com/nlpodyssey/safetensors", "github.com/pkg/errors", "github.com/google/uuid", "k8s.io/klog/v2",
+	"github.com/gomlx/", "gonum.org/v1/gonum", "github.com/nlpodyssey/safetensors", "github.com/pkg/errors", "github.com/google/uuid", "k8s.io/klog/v2",
 	"github.com/x448/float16", "github.com/go-logr/logr", "google.golang.org/protobuf", "github.com/mitchellh/colorstring",
 	"github.com/rivo/uniseg", "github.com/schollz/progressbar/v3", "golang.org/x/",
 }
