@@ -136,19 +136,9 @@ func (m *lokr) ByRows(Target) bool { return true }
 
 // MergeRows follows PEFT 0.21: (w₁ ⊗ w₂)·s in float32, one rounding in either mode.
 func (m *lokr) MergeRows(t Target, values Values, _ Rounding) RowUpdate {
-	k, r, s := m.split(t), t.Rank, float32(m.scale(t))
-	w1, w2 := values["lokr_w1"], values["lokr_w2"]
-	if w1 == nil {
-		w1 = hostProduct(values["lokr_w1_a"], values["lokr_w1_b"], k.l, r, k.m)
-	}
+	k, s := m.split(t), float32(m.scale(t))
+	w1, w2 := m.wholes(t, values)
 	columns := k.n * k.kernel
-	switch a, b := values["lokr_w2_a"], values["lokr_w2_b"]; {
-	case w2 != nil:
-	case values["lokr_t2"] != nil:
-		w2 = hostTucker(values["lokr_t2"], a, b, r, k.k, k.n, k.kernel, false)
-	default:
-		w2 = hostProduct(a, b, k.k, r, columns)
-	}
 	return RowUpdate{Delta: func(first int, d []float32) {
 		for i := first; len(d) > 0; i++ {
 			y := w2[i%k.k*columns : (i%k.k+1)*columns]
@@ -160,6 +150,23 @@ func (m *lokr) MergeRows(t Target, values Values, _ Rounding) RowUpdate {
 			}
 		}
 	}}
+}
+
+// wholes are w₁ and w₂ as matrices.
+func (m *lokr) wholes(t Target, values Values) (w1, w2 []float32) {
+	k, r := m.split(t), t.Rank
+	w1, w2 = values["lokr_w1"], values["lokr_w2"]
+	if w1 == nil {
+		w1 = hostProduct(values["lokr_w1_a"], values["lokr_w1_b"], k.l, r, k.m)
+	}
+	switch a, b := values["lokr_w2_a"], values["lokr_w2_b"]; {
+	case w2 != nil:
+	case values["lokr_t2"] != nil:
+		w2 = hostTucker(values["lokr_t2"], a, b, r, k.k, k.n, k.kernel, false)
+	default:
+		w2 = hostProduct(a, b, k.k, r, k.n*k.kernel)
+	}
+	return w1, w2
 }
 
 // Merge is MergeRows on all rows.

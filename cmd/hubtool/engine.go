@@ -72,7 +72,7 @@ func listEngines() []engineReport {
 		if opened, err := engine.Open(spec); err != nil {
 			g.Why = err.Error()
 		} else {
-			g.Usable, g.Detail, g.Devices = true, opened.String(), int(opened.Backend.NumDevices())
+			g.Usable, g.Detail, g.Devices = true, opened.String(), opened.Backend.NumDevices()
 			opened.Close()
 		}
 		list = append(list, g)
