@@ -63,7 +63,7 @@ func (m *dora) Forward(s Site, x, y *graph.Node) *graph.Node {
 	a, b := m.factors(s)
 	if m.LoraDropout > 0 && s.Tape != nil {
 		x = s.Drop(x, m.LoraDropout)
-		y = graph.Add(y, graph.Mul(graph.AddScalar(factor, -1), ops.Linear(x, s.Base, nil)))
+		y = graph.Add(y, graph.Mul(graph.AddScalar(factor, -1), ops.Linear(s.Tape, x, s.Base, nil)))
 		return graph.Add(y, graph.Mul(factor, ops.LowRank(s.Tape, x, a, b, m.scale(s.Target))))
 	}
 	update := ops.LowRank(s.Tape, x, a, b, m.scale(s.Target))

@@ -40,12 +40,12 @@ func (h *Hook) Linear(module string, x, w, b *graph.Node) *graph.Node {
 	}
 	m := h.adapter.method
 	if f, ok := m.(Forwarder); ok {
-		return f.Forward(site, x, ops.Linear(x, w, b))
+		return f.Forward(site, x, ops.Linear(site.Tape, x, w, b))
 	}
 	if f, ok := m.(Biaser); ok && b != nil {
 		b = f.Bias(site, b)
 	}
-	return ops.Linear(x, m.Weight(site, w), b)
+	return ops.Linear(site.Tape, x, m.Weight(site, w), b)
 }
 
 // Site is the adapted module with its base weight w [out, in] and bias b [out] or nil; ok is false

@@ -119,7 +119,7 @@ func (m *ia3) Bias(s Site, base *graph.Node) *graph.Node {
 // Forward scales activations, which needs no gradient of the size of the weight.
 func (m *ia3) Forward(s Site, x, y *graph.Node) *graph.Node {
 	if m.feedforward(s.Target) {
-		return ops.Linear(graph.Mul(x, inputs(s)), s.Base, s.BaseBias)
+		return ops.Linear(s.Tape, graph.Mul(x, inputs(s)), s.Base, s.BaseBias)
 	}
 	return graph.Mul(y, graph.Reshape(s.Params["ia3_l"], 1, s.Out()))
 }

@@ -47,7 +47,7 @@ func (p *Params) Linear(module string, x *graph.Node) *graph.Node {
 			return y
 		}
 	}
-	return ops.Linear(x, w, b)
+	return ops.Linear(p.tape, x, w, b)
 }
 
 // LayerNorm applies a normalising module to the last axis of x.

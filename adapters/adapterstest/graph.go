@@ -151,7 +151,7 @@ func (m *machine) buildOutputs(s scope, sites []site, _ []*graph.Node) []*graph.
 	var all []*graph.Node
 	for _, at := range sites {
 		w, b := m.adapted(s, at)
-		all = append(all, ops.Linear(at.x, at.w, at.b), m.adapter.Hook(s).Linear(at.target.Name, at.x, at.w, at.b), ops.Linear(at.x, w, b), w)
+		all = append(all, ops.Linear(nil, at.x, at.w, at.b), m.adapter.Hook(s).Linear(at.target.Name, at.x, at.w, at.b), ops.Linear(nil, at.x, w, b), w)
 		if b != nil {
 			all = append(all, b)
 		}
@@ -183,7 +183,7 @@ func (m *machine) buildLosses(s scope, sites []site, goals []*graph.Node) []*gra
 			var y *graph.Node
 			if throughWeight {
 				w, b := m.adapted(s, at)
-				y = ops.Linear(at.x, w, b)
+				y = ops.Linear(nil, at.x, w, b)
 			} else {
 				y = m.adapter.Hook(s).Linear(at.target.Name, at.x, at.w, at.b)
 			}

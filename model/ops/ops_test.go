@@ -16,7 +16,8 @@ import (
 
 // The formulas without any of the package's tricks, differentiated by GoMLX alone.
 var plain = map[string]func(in []*Node) *Node{
-	"linear": func(in []*Node) *Node { return Add(Einsum("mi,oi->mo", in[0], in[1]), ExpandLeftToRank(in[2], 2)) },
+	"narrowing": func(in []*Node) *Node { return Add(Einsum("mi,oi->mo", in[0], in[1]), ExpandLeftToRank(in[2], 2)) },
+	"linear":    func(in []*Node) *Node { return Add(Einsum("mi,oi->mo", in[0], in[1]), ExpandLeftToRank(in[2], 2)) },
 	"lowrank": func(in []*Node) *Node {
 		return MulScalar(Einsum("mr,or->mo", Einsum("mi,ri->mr", in[0], in[1]), in[2]), 0.5)
 	},
@@ -45,7 +46,8 @@ var plain = map[string]func(in []*Node) *Node{
 }
 
 var own = map[string]func(t *ops.Tape, in []*Node) *Node{
-	"linear":    func(_ *ops.Tape, in []*Node) *Node { return ops.Linear(in[0], in[1], in[2]) },
+	"linear":    func(t *ops.Tape, in []*Node) *Node { return ops.Linear(t, in[0], in[1], in[2]) },
+	"narrowing": func(t *ops.Tape, in []*Node) *Node { return ops.Linear(t, in[0], in[1], in[2]) },
 	"lowrank":   func(t *ops.Tape, in []*Node) *Node { return ops.LowRank(t, in[0], in[1], in[2], 0.5) },
 	"attention": func(t *ops.Tape, in []*Node) *Node { return ops.Attention(t, in[0], in[1], in[2], keep) },
 	"heads":     func(t *ops.Tape, in []*Node) *Node { return Mul(ops.SplitHeads(t, in[0], 2, 4), in[1]) },
@@ -70,7 +72,8 @@ func TestIsGo(t *testing.T) {
 func keep(x *Node) *Node { return x }
 
 var inputs = map[string][][]int{
-	"linear":    {{5, 48}, {24, 48}, {24}},
+	"linear":    {{5, 48}, {64, 48}, {64}},
+	"narrowing": {{5, 48}, {24, 48}, {24}},
 	"lowrank":   {{5, 48}, {7, 48}, {24, 7}},
 	"attention": {{3, 4, 16}, {3, 5, 16}, {3, 5, 16}},
 	"heads":     {{6, 24}, {8, 3, 6}},
