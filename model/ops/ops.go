@@ -60,13 +60,13 @@ func LowRank(t *Tape, x, a, b *Node, scale float64) *Node {
 			b = Concatenate([]*Node{b, Zeros(g, shapes.Make(b.DType(), out, pad))}, 1)
 		}
 	}
-	product := func(x, w *Node) *Node { return Dot(x, w).General([]int{1}, nil, []int{0}, nil) }
+	plain := func(x, w *Node) *Node { return Dot(x, w).General([]int{1}, nil, []int{0}, nil) }
 	at, bt := Transpose(a, 0, 1), Transpose(b, 0, 1)
-	u := t.gradient(product(x, at), func(v *Node) []*Node {
-		return []*Node{product(v, a), Transpose(product(Transpose(v, 0, 1), x), 0, 1)}
+	u := t.gradient(plain(x, at), func(v *Node) []*Node {
+		return []*Node{plain(v, a), Transpose(plain(Transpose(v, 0, 1), x), 0, 1)}
 	})
-	return t.gradient(product(u, bt), func(v *Node) []*Node {
-		return []*Node{product(v, b), product(Transpose(u, 0, 1), v)}
+	return t.gradient(plain(u, bt), func(v *Node) []*Node {
+		return []*Node{plain(v, b), plain(Transpose(u, 0, 1), v)}
 	})
 }
 
@@ -75,8 +75,27 @@ func LowRank(t *Tape, x, a, b *Node, scale float64) *Node {
 func Attention(t *Tape, q, k, v *Node, drop func(*Node) *Node) *Node {
 	d := q.Shape().Dimensions[2]
 	q = MulScalar(q, 1/math.Sqrt(float64(d))) // q is smaller than the scores
-	weights := softmax(t, Dot(q, k).General([]int{2}, []int{0}, []int{2}, []int{0}))
-	return Dot(drop(weights), v).General([]int{2}, []int{0}, []int{1}, []int{0})
+	return mix(t, drop(softmax(t, scores(t, q, k))), v)
+}
+
+// scores is q·kᵀ and mix is weights·v, head by head. What they add are gradients by k and v that are
+// made transposed: of the factors, the Go backend then has to transpose the one that has d columns,
+// and not the one that has as many as there are keys.
+func scores(t *Tape, q, k *Node) *Node {
+	return t.gradient(product(q, 2, k, 2), func(v *Node) []*Node {
+		return []*Node{product(v, 2, k, 1), Transpose(product(q, 1, v, 1), 1, 2)}
+	})
+}
+
+func mix(t *Tape, weights, v *Node) *Node {
+	return t.gradient(product(weights, 2, v, 1), func(g *Node) []*Node {
+		return []*Node{product(g, 2, v, 2), Transpose(product(g, 1, weights, 1), 1, 2)}
+	})
+}
+
+// product multiplies matrices head by head, over one axis of each.
+func product(x *Node, xAxis int, y *Node, yAxis int) *Node {
+	return Dot(x, y).General([]int{xAxis}, []int{0}, []int{yAxis}, []int{0})
 }
 
 // SplitHeads separates attention heads: x [n·tokens, heads·d] becomes [n·heads, tokens, d].
