@@ -98,6 +98,8 @@ func (e *env) quickstart(ctx context.Context, dir string, epochs int) error {
 		return err
 	}
 	defer p.classifier.Close()
+	// One evaluation of either training, at its end, keeps the whole under a minute.
+	p.job.Config.EvalStrategy, p.job.Config.EvalSteps = "steps", train.Steps(p.job.Config, p.job.Train.Source.Len())
 	r := &quickResult{Dir: dir, Engine: p.engine.Spec, Adapter: cfg.Training.OutputDir, Merged: filepath.Join(dir, "merged")}
 	e.note("training the classifier alone, %d epochs", epochs)
 	if r.LinearAccuracy, err = e.linearProbe(ctx, p); err != nil {
@@ -182,7 +184,6 @@ func (e *env) linearProbe(ctx context.Context, p *plan) (float64, error) {
 		return 0, err
 	}
 	job.Config.SaveStrategy, job.Report = "no", e.trainingEvents()
-	job.Config.EvalStrategy, job.Config.EvalSteps = "steps", train.Steps(job.Config, job.Train.Source.Len()) // at the end
 	result, err := train.Run(ctx, job)
 	e.endProgress()
 	if err != nil {
