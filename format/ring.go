@@ -2,6 +2,7 @@ package format
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash"
 	"os"
@@ -171,7 +172,7 @@ func (r *ring) read(ctx context.Context, free <-chan *chunk, out chan<- *chunk) 
 
 // inTensorOf names the tensor in an error that does not.
 func inTensorOf(s *source, err error) error {
-	if _, ok := err.(*Error); ok || s.tensor == "" {
+	if named := (*Error)(nil); errors.As(err, &named) || s.tensor == "" {
 		return err
 	}
 	return &Error{Tensor: s.tensor, Err: err}

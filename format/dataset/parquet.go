@@ -171,9 +171,9 @@ func imageLeaves(c *parquet.Column) (image, path int, ok bool) {
 		}
 		switch child.Name() {
 		case "bytes":
-			image = int(child.Index())
+			image = child.Index()
 		case "path":
-			path = int(child.Index())
+			path = child.Index()
 		}
 	}
 	return image, path, image >= 0 || path >= 0

@@ -139,7 +139,7 @@ func (s *parquetShard) checkPages(column int) error {
 
 func leaf(c *parquet.Column, index int) *parquet.Column {
 	if c.Leaf() {
-		if int(c.Index()) == index {
+		if c.Index() == index {
 			return c
 		}
 		return nil
