@@ -191,7 +191,7 @@ func (s *parquetShard) use(image, label string) error {
 	}
 	for _, c := range s.columns(nil) {
 		if c.name == label && c.holdsLabels {
-			s.labels = int(s.pq.Root().Column(label).Index())
+			s.labels = s.pq.Root().Column(label).Index()
 			return nil
 		}
 	}
