@@ -61,7 +61,7 @@ func NewProgram(m Model, w *Weights, attach Attach, training bool, build Build) 
 
 // sliceSize keeps a slice's work near 10 GFLOP, which is large beside the cost of a call and small
 // beside memory, and within 1 to 16 images.
-func sliceSize(m Model) int { return min(16, max(1, int(10e9/m.Cost()))) }
+func sliceSize(m Model) int { return min(16, max(4, int(10e9/m.Cost()))) }
 
 // Slices returns the bounds of the slices of a batch of n: the first is [0, s), the next [s, 2s).
 func (p *Program) Slices(n int) [][2]int {

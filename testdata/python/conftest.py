@@ -26,19 +26,9 @@ GOLDEN = ROOT / "testdata" / "golden"
 TINY = ROOT / "testdata" / "tiny-vit"
 DIGITS = ROOT / "testdata" / "digits"
 
-# Methods that hubtool has, by their folders under testdata/golden. The others must be refused, so a new one shows here.
-METHODS = ("lora", "dora", "loha", "lokr", "adalora", "ia3")
-
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 torch.set_num_threads(2)
-
-
-def split_methods(names) -> tuple[list[str], list[str]]:
-    """Names such as "lora/bare" or "dora", apart by whether hubtool has the method; others than a method's are LoRA's."""
-    known = ("lora", "dora", "loha", "lokr", "adalora", "ia3")
-    method = {name: next((m for m in known if name.startswith(m)), "lora") for name in names}
-    return [n for n in names if method[n] in METHODS], [n for n in names if method[n] not in METHODS]
 
 
 @dataclasses.dataclass

@@ -3,7 +3,7 @@
 import statistics
 
 import pytest
-from conftest import recipe, split_methods
+from conftest import recipe
 
 ADAPTERS = {
     "lora": dict(peft_type="LORA", r=16, lora_alpha=16, lora_dropout=0.1),
@@ -44,6 +44,6 @@ def test_lora(hubtool, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("epochs", [5, 10])
-@pytest.mark.parametrize("method", split_methods(ADAPTERS)[0])
+@pytest.mark.parametrize("method", ADAPTERS)
 def test_all(tool, tmp_path, method, epochs):
     assert mean_accuracy(tool, tmp_path, method, epochs) == pytest.approx(PEFT[epochs][method], abs=TOLERANCE[epochs])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import recipe, split_methods
+from conftest import recipe
 from PIL import Image
 from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
@@ -41,7 +41,7 @@ def food(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("method", split_methods(COUNTS)[0])
+@pytest.mark.parametrize("method", COUNTS)
 def test_parameter_counts(tool, base, food, tmp_path, method):
     adapter, trainable, everything = COUNTS[method]
     config = recipe(tmp_path / "config.json", tmp_path / "out", adapter=adapter, own_transforms=False,

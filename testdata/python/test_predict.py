@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN, TINY, classifier, logits, pixels, split_methods
+from conftest import GOLDEN, TINY, classifier, logits, pixels
 from goldens import adapters, bases
 from goldens.common import fill
 from peft import LoHaConfig, LoKrConfig, LoraConfig, PeftModel, get_peft_model
@@ -14,7 +14,6 @@ BASES = sorted(path.name for path in (GOLDEN / "bases").iterdir() if not path.na
 GOLDENS = sorted(str(path.parent.relative_to(GOLDEN)) for path in GOLDEN.glob("*/*/logits.safetensors"))
 FOREIGN = {"lora/classic-names", "lora/old-config"}  # real, but this PEFT cannot load them: see the goldens' logits
 MUTATING = {"lora/pissa", "lora/olora"}  # PEFT changes the base when it loads them
-ACCEPTED, REFUSED = split_methods(sorted(set(GOLDENS) - MUTATING))
 
 
 def size_of(base: str) -> tuple[int, int]:
@@ -32,7 +31,7 @@ def test_model(hubtool, pictures, base):
     assert label == bases.LABELS[want[0].argmax()]
 
 
-@pytest.mark.parametrize("name", ACCEPTED)
+@pytest.mark.parametrize("name", sorted(set(GOLDENS) - MUTATING))
 def test_adapter(hubtool, pictures, name):
     base = json.loads((GOLDEN / name / "case.json").read_text())["base"]
     folder, files = GOLDEN / "bases" / base, pictures(*size_of(base))
@@ -42,7 +41,7 @@ def test_adapter(hubtool, pictures, name):
     np.testing.assert_allclose(hubtool.logits(GOLDEN / name, files, "--base", folder), want, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [*sorted(MUTATING), *REFUSED])
+@pytest.mark.parametrize("name", sorted(MUTATING))
 def test_adapter_is_refused(tool, pictures, name):
     base = json.loads((GOLDEN / name / "case.json").read_text())["base"]
     tool("predict", GOLDEN / name, *pictures(16, 16), "--base", GOLDEN / "bases" / base, code=7)
@@ -58,7 +57,7 @@ FRESH = {
 }
 
 
-@pytest.mark.parametrize("method", split_methods(FRESH)[0])
+@pytest.mark.parametrize("method", FRESH)
 def test_fresh_adapter(hubtool, digits, tmp_path, method):
     """The guide's adapters on tiny-vit, base found from the path that PEFT wrote into the config."""
     model = get_peft_model(classifier(TINY, digits.names), FRESH[method])

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import yaml
-from conftest import TINY, classifier, logits, pixels, recipe, split_methods
+from conftest import TINY, classifier, logits, pixels, recipe
 from huggingface_hub import ModelCard
 from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils.save_and_load import load_peft_weights
@@ -32,10 +32,7 @@ ADAPTERS = {
 }
 
 
-ACCEPTED, REFUSED = split_methods(ADAPTERS)
-
-
-@pytest.fixture(scope="module", params=ACCEPTED)
+@pytest.fixture(scope="module", params=ADAPTERS)
 def trained(request, hubtool, tmp_path_factory):
     """(folder, what train --json printed) of a short run with one of the adapters."""
     folder = tmp_path_factory.mktemp(request.param)
@@ -147,12 +144,6 @@ def test_run_can_be_repeated(trained, tool):
     assert yaml.safe_load((folder / "run.yaml").read_text())["training"]["seed"] == 0
     tool("train", folder / "run.yaml", "--dry-run", "--out", folder.parent / "again")
     assert not (folder.parent / "again").exists()
-
-
-@pytest.mark.parametrize("method", REFUSED)
-def test_refused(tool, tmp_path, method):
-    tool("train", recipe(tmp_path / "config.json", tmp_path / "out", adapter=ADAPTERS[method]), code=7)
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("names", ["transformers4", "both"])
