@@ -225,8 +225,16 @@ func (r *request) createBranch() error {
 	return r.answer("OK")
 }
 
+// changeOnly is for changes whose whole answer is that they happened.
+func (r *request) changeOnly(do func(*repo) error) error {
+	if err := r.change(do); err != nil {
+		return err
+	}
+	return r.answer("OK")
+}
+
 func (r *request) deleteBranch() error {
-	err := r.change(func(rp *repo) error {
+	return r.changeOnly(func(rp *repo) error {
 		if r.name() == "main" {
 			return fail(http.StatusForbidden, "", "the main branch cannot be deleted")
 		}
@@ -236,10 +244,6 @@ func (r *request) deleteBranch() error {
 		delete(rp.Branches, r.name())
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	return r.answer("OK")
 }
 
 // createTag tags the revision in the address with the name in the body.
@@ -250,7 +254,7 @@ func (r *request) createTag() error {
 	if err := r.decode(&q); err != nil {
 		return err
 	}
-	err := r.change(func(rp *repo) error {
+	return r.changeOnly(func(rp *repo) error {
 		if err := checkRef(q.Tag); err != nil {
 			return err
 		}
@@ -263,24 +267,16 @@ func (r *request) createTag() error {
 		}
 		return err
 	})
-	if err != nil {
-		return err
-	}
-	return r.answer("OK")
 }
 
 func (r *request) deleteTag() error {
-	err := r.change(func(rp *repo) error {
+	return r.changeOnly(func(rp *repo) error {
 		if _, ok := rp.Tags[r.name()]; !ok {
 			return fail(http.StatusNotFound, "RevisionNotFound", "Invalid rev id: %s", r.name())
 		}
 		delete(rp.Tags, r.name())
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	return r.answer("OK")
 }
 
 // squash replaces a branch's history by one commit with its content.
@@ -291,7 +287,7 @@ func (r *request) squash() error {
 	if err := r.decode(&q); err != nil {
 		return err
 	}
-	err := r.change(func(rp *repo) error {
+	return r.changeOnly(func(rp *repo) error {
 		c, err := r.s.head(rp, r.name())
 		if err != nil {
 			return err
@@ -303,10 +299,6 @@ func (r *request) squash() error {
 		rp.advance(r.name(), one.ID)
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	return r.answer("OK")
 }
 
 // validateYAML checks what it can of a model card without a YAML parser: that its
