@@ -1,12 +1,12 @@
 package adapters_test
 
 import (
-	"os"
 	"testing"
 
 	"github.com/hubtool/hubtool/adapters"
 	"github.com/hubtool/hubtool/adapters/adapterstest"
 	"github.com/hubtool/hubtool/model/engine"
+	"github.com/hubtool/hubtool/model/engine/enginetest"
 )
 
 // conformance has the settings with which each method runs the suite.
@@ -41,24 +41,9 @@ var conformance = map[string][]adapterstest.Case{
 	},
 }
 
-// engines opens the Go engine, and XLA where HUBTOOL_TEST_XLA names a plugin.
-func engines(t *testing.T, test func(t *testing.T, e *engine.Engine)) {
-	specs := map[string]string{"go": "go"}
-	if plugin := os.Getenv("HUBTOOL_TEST_XLA"); plugin != "" {
-		specs["xla"] = "xla:" + plugin
-	}
-	for name, spec := range specs {
-		e, err := engine.Open(spec)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Run(name, func(t *testing.T) { test(t, e) })
-	}
-}
-
 // Every registered method passes the suite.
 func TestMethods(t *testing.T) {
-	engines(t, func(t *testing.T, e *engine.Engine) {
+	enginetest.Each(t, func(t *testing.T, e *engine.Engine) {
 		for _, method := range adapters.Methods() {
 			if len(conformance[method]) == 0 {
 				t.Errorf("%s has no settings to be tested with", method)

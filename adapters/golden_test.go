@@ -19,6 +19,7 @@ import (
 	"github.com/hubtool/hubtool/format"
 	"github.com/hubtool/hubtool/model"
 	"github.com/hubtool/hubtool/model/engine"
+	"github.com/hubtool/hubtool/model/engine/enginetest"
 )
 
 const golden = "../testdata/golden"
@@ -126,7 +127,7 @@ func goEngine(t *testing.T) *engine.Engine {
 
 // PEFT's adapters select the same modules here, count the same and give the same logits.
 func TestLoadsPEFT(t *testing.T) {
-	engines(t, func(t *testing.T, e *engine.Engine) {
+	enginetest.Each(t, func(t *testing.T, e *engine.Engine) {
 		eachCase(t, func(t *testing.T, name string, c goldenCase) {
 			l := load(t, e, c.dir, c.Base)
 			var modules []string
