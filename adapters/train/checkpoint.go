@@ -41,9 +41,9 @@ type cursor struct {
 // settings are those that a resumed run must share with the one it resumes.
 func (r *run) settings() string {
 	c := r.Config
-	return fmt.Sprintf("images=%d batch=%d accumulation=%d steps=%d learning_rate=%v schedule=%s warmup=%v betas=%v,%v epsilon=%v decay=%v clip=%v seed=%d metric=%s",
+	return fmt.Sprintf("images=%d batch=%d accumulation=%d steps=%d learning_rate=%v schedule=%s warmup=%v betas=%v,%v epsilon=%v decay=%v clip=%v loraplus=%v smoothing=%v seed=%d metric=%s",
 		r.Train.Source.Len(), c.PerDeviceTrainBatchSize, c.GradientAccumulationSteps, r.steps, c.LearningRate, c.LRSchedulerType, c.WarmupSteps,
-		c.AdamBeta1, c.AdamBeta2, c.AdamEpsilon, c.WeightDecay, c.MaxGradNorm, c.Seed, c.MetricForBestModel)
+		c.AdamBeta1, c.AdamBeta2, c.AdamEpsilon, c.WeightDecay, c.MaxGradNorm, c.LoraplusLRRatio, c.LabelSmoothingFactor, c.Seed, c.bestBy())
 }
 
 // save writes checkpoint-<step>, which appears under its name when it is complete, and removes those

@@ -3,11 +3,12 @@ package train
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Config holds the settings of one run. Names, meaning and defaults are those of transformers'
 // TrainingArguments (5.x), except that evaluation and saving happen each epoch and the best
-// checkpoint is kept.
+// checkpoint is kept: by accuracy, as in PEFT's guide, where TrainingArguments alone takes the loss.
 type Config struct {
 	OutputDir                 string  `yaml:"output_dir" json:"output_dir"`
 	NumTrainEpochs            float64 `yaml:"num_train_epochs" json:"num_train_epochs"`
@@ -25,16 +26,21 @@ type Config struct {
 	WeightDecay     float64 `yaml:"weight_decay" json:"weight_decay"`
 	MaxGradNorm     float64 `yaml:"max_grad_norm" json:"max_grad_norm"` // 0: no clipping
 
-	EvalStrategy         string `yaml:"eval_strategy" json:"eval_strategy"` // no, steps or epoch
-	EvalSteps            int    `yaml:"eval_steps" json:"eval_steps"`
-	SaveStrategy         string `yaml:"save_strategy" json:"save_strategy"` // no, steps or epoch
-	SaveSteps            int    `yaml:"save_steps" json:"save_steps"`
-	SaveTotalLimit       int    `yaml:"save_total_limit" json:"save_total_limit"` // 0: all checkpoints are kept
-	LoadBestModelAtEnd   bool   `yaml:"load_best_model_at_end" json:"load_best_model_at_end"`
-	MetricForBestModel   string `yaml:"metric_for_best_model" json:"metric_for_best_model"` // accuracy or loss
-	LoggingSteps         int    `yaml:"logging_steps" json:"logging_steps"`
-	Seed                 uint64 `yaml:"seed" json:"seed"`
-	DataloaderNumWorkers int    `yaml:"dataloader_num_workers" json:"dataloader_num_workers"` // 0: one per core
+	LoraplusLRRatio      float64 `yaml:"loraplus_lr_ratio" json:"loraplus_lr_ratio" usage:"LoRA+: the learning rate of B is so many times that of A; 0: the same"`
+	LabelSmoothingFactor float64 `yaml:"label_smoothing_factor" json:"label_smoothing_factor"` // of the loss, in evaluation as well; 0: none
+
+	EvalStrategy           string  `yaml:"eval_strategy" json:"eval_strategy"` // no, steps or epoch
+	EvalSteps              int     `yaml:"eval_steps" json:"eval_steps"`
+	SaveStrategy           string  `yaml:"save_strategy" json:"save_strategy"` // no, steps or epoch
+	SaveSteps              int     `yaml:"save_steps" json:"save_steps"`
+	SaveTotalLimit         int     `yaml:"save_total_limit" json:"save_total_limit"` // 0: all checkpoints are kept
+	LoadBestModelAtEnd     bool    `yaml:"load_best_model_at_end" json:"load_best_model_at_end"`
+	MetricForBestModel     string  `yaml:"metric_for_best_model" json:"metric_for_best_model" usage:"accuracy or loss; eval_ may stand before it"`
+	EarlyStoppingPatience  int     `yaml:"early_stopping_patience" json:"early_stopping_patience" usage:"evaluations without a better metric until training ends; 0: never"`
+	EarlyStoppingThreshold float64 `yaml:"early_stopping_threshold" json:"early_stopping_threshold" usage:"by how much a metric must be better to count"`
+	LoggingSteps           int     `yaml:"logging_steps" json:"logging_steps"`
+	Seed                   uint64  `yaml:"seed" json:"seed"`
+	DataloaderNumWorkers   int     `yaml:"dataloader_num_workers" json:"dataloader_num_workers"` // 0: one per core
 }
 
 // DefaultConfig returns the defaults of TrainingArguments with evaluation and saving per epoch.
@@ -49,6 +55,9 @@ func DefaultConfig() Config {
 		LoggingSteps: 10, Seed: 42,
 	}
 }
+
+// bestBy is the metric of the best evaluation: accuracy or loss.
+func (c Config) bestBy() string { return strings.TrimPrefix(c.MetricForBestModel, "eval_") }
 
 // Validate reports every setting that is out of range, not only the first.
 func (c Config) Validate() []error {
@@ -71,13 +80,17 @@ func (c Config) Validate() []error {
 	check(c.AdamEpsilon > 0, "adam_epsilon", c.AdamEpsilon, "positive")
 	check(c.WeightDecay >= 0, "weight_decay", c.WeightDecay, "zero or more")
 	check(c.MaxGradNorm >= 0, "max_grad_norm", c.MaxGradNorm, "zero or more")
+	check(c.LoraplusLRRatio == 0 || c.LoraplusLRRatio >= 1, "loraplus_lr_ratio", c.LoraplusLRRatio, "1 or more, or 0 for one rate")
+	check(c.LabelSmoothingFactor >= 0 && c.LabelSmoothingFactor < 1, "label_smoothing_factor", c.LabelSmoothingFactor, "in [0, 1)")
 	strategies := []string{"no", "steps", "epoch"}
 	check(slices.Contains(strategies, c.EvalStrategy), "eval_strategy", c.EvalStrategy, "no, steps or epoch")
 	check(slices.Contains(strategies, c.SaveStrategy), "save_strategy", c.SaveStrategy, "no, steps or epoch")
 	check(c.EvalStrategy != "steps" || c.EvalSteps > 0, "eval_steps", c.EvalSteps, "positive with eval_strategy steps")
 	check(c.SaveStrategy != "steps" || c.SaveSteps > 0, "save_steps", c.SaveSteps, "positive with save_strategy steps")
 	check(c.SaveTotalLimit >= 0, "save_total_limit", c.SaveTotalLimit, "zero (no limit) or more")
-	check(slices.Contains([]string{"accuracy", "loss"}, c.MetricForBestModel), "metric_for_best_model", c.MetricForBestModel, "accuracy or loss")
+	check(slices.Contains([]string{"accuracy", "loss"}, c.bestBy()), "metric_for_best_model", c.MetricForBestModel, "accuracy or loss")
+	check(c.EarlyStoppingPatience >= 0, "early_stopping_patience", c.EarlyStoppingPatience, "zero (never) or more")
+	check(c.EarlyStoppingThreshold >= 0, "early_stopping_threshold", c.EarlyStoppingThreshold, "zero or more")
 	check(c.LoggingSteps > 0, "logging_steps", c.LoggingSteps, "positive")
 	check(c.DataloaderNumWorkers >= 0, "dataloader_num_workers", c.DataloaderNumWorkers, "zero (one per core) or more")
 	return errs

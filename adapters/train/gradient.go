@@ -3,9 +3,7 @@ package train
 import (
 	"fmt"
 	"hash/fnv"
-	"strings"
 
-	"github.com/gomlx/compute/dtypes"
 	"github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
 
@@ -19,6 +17,8 @@ type differentiator struct {
 	params        []int // that it differentiates by: those with elements
 	batch         int
 	height, width int
+	classes       int
+	smoothing     float64
 }
 
 func newDifferentiator(job Job) (*differentiator, error) {
@@ -27,7 +27,7 @@ func newDifferentiator(job Job) (*differentiator, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &differentiator{weights: w, batch: batch}
+	d := &differentiator{weights: w, batch: batch, classes: len(job.Labels), smoothing: job.Config.LabelSmoothingFactor}
 	var names []string
 	for i, p := range a.Params() {
 		if len(p.Values) > 0 {
@@ -36,9 +36,9 @@ func newDifferentiator(job Job) (*differentiator, error) {
 	}
 	d.height, d.width = m.InputSize()
 	d.program, err = model.NewProgram(m, w, attach, true, func(p *model.Params, in []*graph.Node) []*graph.Node {
-		pixels, labels, mask := in[0], in[1], in[2]
+		pixels, targets, mask := in[0], in[1], in[2]
 		logits := m.Forward(p, model.Normalise(pixels, norm.Mean, norm.Std))
-		loss := graph.ReduceAllSum(graph.Mul(crossEntropy(logits, labels), mask))
+		loss := graph.ReduceAllSum(graph.Mul(crossEntropy(logits, targets), mask))
 		if job.Penalty {
 			if penalty := a.Hook(p).Penalty(); penalty != nil {
 				loss = graph.Add(loss, graph.Mul(penalty, graph.ReduceAllSum(mask))) // the mean over images has it once
@@ -52,12 +52,12 @@ func newDifferentiator(job Job) (*differentiator, error) {
 	return d, nil
 }
 
-// crossEntropy is -log softmax(logits)[label] for logits [n, labels] and labels [n].
-func crossEntropy(logits, labels *graph.Node) *graph.Node {
-	classes := logits.Shape().Dimensions[1]
+// crossEntropy is -sum(targets * log softmax(logits)) of each image, for logits [n, classes] and
+// targets [n, classes] that sum to 1: [n].
+func crossEntropy(logits, targets *graph.Node) *graph.Node {
 	shifted := graph.Sub(logits, graph.StopGradient(graph.ReduceAndKeep(logits, graph.ReduceMax, -1)))
-	picked := graph.ReduceSum(graph.Mul(shifted, graph.OneHot(labels, classes, dtypes.Float32)), 1)
-	return graph.Sub(graph.Log(graph.ReduceSum(graph.Exp(shifted), 1)), picked)
+	wanted := graph.ReduceSum(graph.Mul(shifted, targets), 1)
+	return graph.Sub(graph.Log(graph.ReduceSum(graph.Exp(shifted), 1)), wanted)
 }
 
 // add adds the gradients of the sum of a batch's losses to grads and returns the sum. step seeds what
@@ -74,16 +74,16 @@ func (d *differentiator) add(b *Batch, seed uint64, step int, grads [][]float32)
 		if err != nil {
 			return nil, err
 		}
-		labels, mask := make([]int32, hi-lo), make([]float32, hi-lo)
-		copy(labels, b.Labels[lo:min(hi, n)])
+		targets, mask := make([]float32, (hi-lo)*d.classes), make([]float32, hi-lo)
 		for i := range min(hi, n) - lo {
+			b.target(lo+i, d.smoothing, targets[i*d.classes:(i+1)*d.classes])
 			mask[i] = 1
 		}
 		rng, err := graph.RNGStateFromSeed(sliceSeed(seed, step, lo))
 		if err != nil {
 			return nil, err
 		}
-		return []*tensors.Tensor{pixels, tensors.FromFlatDataAndDimensions(labels, hi-lo), tensors.FromFlatDataAndDimensions(mask, hi-lo), rng}, nil
+		return []*tensors.Tensor{pixels, tensors.FromFlatDataAndDimensions(targets, hi-lo, d.classes), tensors.FromFlatDataAndDimensions(mask, hi-lo), rng}, nil
 	})
 	if err != nil {
 		return 0, err
@@ -115,8 +115,3 @@ func sliceSeed(seed uint64, step, lo int) int64 {
 }
 
 func (d *differentiator) close() { d.program.Close() }
-
-// decays tells whether weight decay applies to a parameter: not to biases and norms, as in Trainer.
-func decays(name string) bool {
-	return !strings.Contains(name, "bias") && !strings.Contains(name, "layernorm")
-}

@@ -41,6 +41,17 @@ type Batch struct {
 	Index  []int   // their places in the source
 }
 
+// target writes what image i should be taken for, a share for each class, into row. Smoothing moves
+// so much of the label's certainty to all classes alike, as transformers' LabelSmoother does. Szegedy
+// et al. 2016, "Rethinking the Inception Architecture for Computer Vision".
+func (b *Batch) target(i int, smoothing float64, row []float32) {
+	rest := smoothing / float64(len(row))
+	for c := range row {
+		row[c] = float32(rest)
+	}
+	row[b.Labels[i]] = float32(1 - smoothing + rest)
+}
+
 // Batches is the number of batches in an epoch.
 func (l *Loader) Batches() int { return (l.Source.Len() + l.Batch - 1) / l.Batch }
 

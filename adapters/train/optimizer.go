@@ -2,6 +2,7 @@ package train
 
 import (
 	"math"
+	"strings"
 
 	"github.com/hubtool/hubtool/adapters"
 )
@@ -9,16 +10,38 @@ import (
 // adamW is Adam with decoupled weight decay. Loshchilov and Hutter 2019, "Decoupled Weight Decay
 // Regularization"; the operations are those of torch.optim.AdamW.
 type adamW struct {
-	beta1, beta2, epsilon, decay float64
+	beta1, beta2, epsilon float64
+	rates, decays         []float64 // of each parameter: times the schedule's rate, and weight decay
 
 	step          int
 	first, second [][]float32 // moments, by parameter
 }
 
 func newAdamW(c Config, params []adapters.Parameter) *adamW {
-	o := &adamW{beta1: c.AdamBeta1, beta2: c.AdamBeta2, epsilon: c.AdamEpsilon, decay: c.WeightDecay}
+	o := &adamW{beta1: c.AdamBeta1, beta2: c.AdamBeta2, epsilon: c.AdamEpsilon}
 	o.first, o.second = zerosLike(params), zerosLike(params)
+	for _, p := range params {
+		rate, decay := 1.0, 0.0
+		if decays(p.Name) {
+			decay = c.WeightDecay
+		}
+		if c.LoraplusLRRatio > 0 && faster(p) {
+			rate = c.LoraplusLRRatio
+		}
+		o.rates, o.decays = append(o.rates, rate), append(o.decays, decay)
+	}
 	return o
+}
+
+// decays tells whether weight decay applies to a parameter: not to biases and norms, as in Trainer.
+func decays(name string) bool {
+	return !strings.Contains(name, "bias") && !strings.Contains(name, "layernorm")
+}
+
+// faster tells whether LoRA+ gives a parameter its higher rate, by the rule of PEFT's
+// create_loraplus_optimizer. Hayou et al. 2024, "LoRA+".
+func faster(p adapters.Parameter) bool {
+	return strings.Contains(p.Name, "lora_B") || len(p.Shape) == 1
 }
 
 func zerosLike(params []adapters.Parameter) [][]float32 {
@@ -35,10 +58,8 @@ func (o *adamW) update(params []adapters.Parameter, grads [][]float32, rate floa
 	correction1 := 1 - math.Pow(o.beta1, float64(o.step))
 	correction2 := math.Sqrt(1 - math.Pow(o.beta2, float64(o.step)))
 	for i, p := range params {
-		keep := 1.0
-		if decays(p.Name) {
-			keep = 1 - rate*o.decay
-		}
+		rate := rate * o.rates[i]
+		keep := 1 - rate*o.decays[i]
 		first, second := o.first[i], o.second[i]
 		for j, g := range grads[i] {
 			g := float64(g)

@@ -34,9 +34,6 @@ type Job struct {
 	// AdaLoRA, but does not come to add it for image classifiers.
 	Penalty bool
 
-	// Patience ends the run after so many evaluations without a better metric; 0 never does.
-	Patience int
-
 	// Report is called with what happens, never twice at once; nil is silent.
 	Report func(Event)
 }
@@ -300,7 +297,7 @@ func (r *run) between(ctx context.Context) error {
 
 func (r *run) evaluate(ctx context.Context) error {
 	start := time.Now()
-	e, err := Evaluate(ctx, r.predictor, r.Eval, r.Labels, func(done, total int) {
+	e, err := Evaluate(ctx, r.predictor, r.Eval, r.Labels, r.Config.LabelSmoothingFactor, func(done, total int) {
 		r.report(Event{Evaluated: done, EvalTotal: total})
 	})
 	if err != nil {
@@ -314,17 +311,18 @@ func (r *run) evaluate(ctx context.Context) error {
 		EvalSamplesPerSecond: ref(float64(e.N) / seconds), EvalStepsPerSecond: ref(float64(r.Eval.Batches()) / seconds)})
 
 	value, metric := e.Accuracy, e.Accuracy
-	if r.Config.MetricForBestModel == "loss" {
+	if r.Config.bestBy() == "loss" {
 		value, metric = e.Loss, -e.Loss
 	}
+	r.worse++
+	if r.best == nil || metric-r.best.metric > r.Config.EarlyStoppingThreshold {
+		r.worse = 0
+	}
+	r.stopped = r.Config.EarlyStoppingPatience > 0 && r.worse >= r.Config.EarlyStoppingPatience
 	if r.best == nil || metric > r.best.metric {
 		r.best = &Best{Epoch: r.state.Epoch, EvalAccuracy: e.Accuracy, Step: r.state.GlobalStep, metric: metric}
 		r.best.params, r.best.state = clones(r.params), clones(r.Adapter.State())
 		r.state.BestMetric, r.state.BestGlobalStep = &value, &r.best.Step
-		r.worse = 0
-	} else {
-		r.worse++
-		r.stopped = r.Patience > 0 && r.worse >= r.Patience
 	}
 	r.report(Event{Log: entry, Evaluation: e})
 	return nil
@@ -369,7 +367,7 @@ func (r *run) finish(took time.Duration) (*Result, error) {
 		}
 	}
 	var err error
-	result.Evaluation, err = Evaluate(context.Background(), r.predictor, r.Eval, r.Labels, nil)
+	result.Evaluation, err = Evaluate(context.Background(), r.predictor, r.Eval, r.Labels, r.Config.LabelSmoothingFactor, nil)
 	return result, err
 }
 

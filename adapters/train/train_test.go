@@ -135,7 +135,7 @@ func tryRun(ctx context.Context, j train.Job) (*train.Result, error) {
 
 // Losses, gradient norms, rates and the trained tensors are those of transformers' Trainer with PEFT.
 func TestTrainsLikeTrainer(t *testing.T) {
-	cases := []string{"one-step", "one-step-decay", "accumulate", "accumulate-decay-cosine", "tight-clip", "bias-lora-only-decay", "lora-bias", "rslora", "dora", "loha", "lokr", "ia3", "adalora", "adalora-budget", "adalora-penalty"}
+	cases := []string{"one-step", "one-step-decay", "accumulate", "accumulate-decay-cosine", "label-smoothing", "loraplus", "tight-clip", "bias-lora-only-decay", "lora-bias", "rslora", "dora", "loha", "lokr", "ia3", "adalora", "adalora-budget", "adalora-penalty"}
 	enginetest.Each(t, func(t *testing.T, e *engine.Engine) {
 		for _, name := range cases {
 			t.Run(name, func(t *testing.T) {

@@ -51,7 +51,6 @@ type Training struct {
 
 	FP16                  Half     `yaml:"fp16" usage:"half precision: true, false, or auto for where the engine has it"`
 	BF16                  Half     `yaml:"bf16" usage:"bfloat16: true, false, or auto for where the engine has it"`
-	EarlyStoppingPatience int      `yaml:"early_stopping_patience" usage:"evaluations without a better metric until training ends; 0: never"`
 	InitAdapter           string   `yaml:"init_adapter" usage:"start from the weights of this adapter"`
 	IgnoreMismatchedSizes bool     `yaml:"ignore_mismatched_sizes" usage:"replace a classifier head of another size in the base"`
 	ResumeFromCheckpoint  AutoPath `yaml:"resume_from_checkpoint" usage:"true for the newest in output_dir, or a checkpoint's path"`
@@ -176,11 +175,13 @@ func (c *Config) problems() []string {
 	noEval := c.Dataset.EvalSplit == "" && c.Dataset.TestSize == 0
 	refuse(noEval && t.EvalStrategy != "no", "training.eval_strategy is %q, but neither dataset.eval_split nor dataset.test_size gives images to evaluate on", t.EvalStrategy)
 	refuse(t.FP16 != "false" && t.BF16 != "false", "training.fp16 and training.bf16 exclude each other")
-	refuse(t.EarlyStoppingPatience < 0, "training.early_stopping_patience is %d, but must be zero (never) or more", t.EarlyStoppingPatience)
 
 	// A key that does nothing in this run is an error.
 	idle := func(set bool, key, why string) { refuse(set, "%s does nothing: %s", key, why) }
 	idle(t.EarlyStoppingPatience > 0 && t.EvalStrategy == "no", "training.early_stopping_patience", "eval_strategy is no")
+	idle(t.EarlyStoppingThreshold > 0 && t.EarlyStoppingPatience == 0, "training.early_stopping_threshold", "early_stopping_patience is 0")
+	method := c.Adapter.PeftType()
+	idle(t.LoraplusLRRatio > 0 && method != "LORA" && method != "ADALORA", "training.loraplus_lr_ratio", method+" has no matrix B")
 	idle(t.EvalSteps != was.EvalSteps && t.EvalStrategy != "steps", "training.eval_steps", "eval_strategy is "+t.EvalStrategy)
 	idle(t.SaveSteps != was.SaveSteps && t.SaveStrategy != "steps", "training.save_steps", "save_strategy is "+t.SaveStrategy)
 	idle(t.SaveTotalLimit != was.SaveTotalLimit && t.SaveStrategy == "no", "training.save_total_limit", "save_strategy is no")

@@ -66,7 +66,7 @@ func (e *env) eval(c *cli.Context, o evalOptions) error {
 	}
 	defer p.Close()
 	l := &train.Loader{Source: rows, Pipeline: m.Processor, Batch: o.batch, Classes: len(m.Labels)}
-	result, err := train.Evaluate(c.Context, p, l, m.Labels, func(done, total int) {
+	result, err := train.Evaluate(c.Context, p, l, m.Labels, 0, func(done, total int) {
 		e.report(step{Task: "evaluating", Done: int64(done), Total: int64(total), Unit: "images"})
 	})
 	if err != nil {

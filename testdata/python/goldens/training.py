@@ -6,6 +6,7 @@ import tempfile
 import torch
 import transformers
 from peft import PeftModel
+from peft.optimizers import create_loraplus_optimizer
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from . import adapters, bases, common
@@ -23,6 +24,8 @@ CASES = {
     "accumulate-decay-cosine": (
         "lora/classifier", dict(EPOCHS, images=18, weight_decay=0.01, lr_scheduler_type="cosine", warmup_steps=2),
     ),
+    "label-smoothing": ("lora/classifier", dict(EPOCHS, label_smoothing_factor=0.1)),
+    "loraplus": ("lora/classifier", dict(EPOCHS, weight_decay=0.01, loraplus_lr_ratio=8)),
     "tight-clip": ("lora/classifier", dict(SHORT, max_grad_norm=0.05)),
     "bias-lora-only-decay": ("lora/bias-lora-only", dict(SHORT, weight_decay=0.1)),
     "rslora": ("lora/rslora", SHORT),
@@ -68,14 +71,20 @@ def make(root: pathlib.Path, name: str) -> None:
     folder = root / "training" / name
 
     with tempfile.TemporaryDirectory() as scratch:
+        ratio = settings.get("loraplus_lr_ratio")
         arguments = TrainingArguments(
             output_dir=scratch, learning_rate=5e-3, logging_steps=1, train_sampling_strategy="sequential", save_strategy="no",
             report_to="none", remove_unused_columns=False, label_names=["labels"], disable_tqdm=True, use_cpu=True,
-            **{key: value for key, value in settings.items() if key != "images"},
+            **{key: value for key, value in settings.items() if key not in ("images", "loraplus_lr_ratio")},
         )  # fmt: skip
         # AdaLoRA adds its penalty in a method that PeftModel passes by for image classifiers.
         trained = model.base_model if name.endswith("penalty") else model
-        trainer = Trainer(model=trained, args=arguments, train_dataset=Rows(pixels[:images], data["labels"][:images]))
+        optimizer = None
+        if ratio:
+            optimizer = create_loraplus_optimizer(
+                model, torch.optim.AdamW, lr=5e-3, loraplus_lr_ratio=ratio, loraplus_weight_decay=arguments.weight_decay,
+            )  # fmt: skip
+        trainer = Trainer(model=trained, args=arguments, optimizers=(optimizer, None), train_dataset=Rows(pixels[:images], data["labels"][:images]))
         trainer.remove_callback(transformers.PrinterCallback)
         if name.endswith("budget"):
             trainer.add_callback(Budget(model))
