@@ -64,11 +64,11 @@ func Evaluate(ctx context.Context, p *model.Predictor, l *Loader, labels []strin
 		if err != nil {
 			return nil, err
 		}
-		logits, err := p.Logits(batch.Pixels, len(batch.Labels))
+		logits, err := p.Logits(batch.Pixels[:batch.N*len(batch.Pixels)/l.Batch], batch.N)
 		if err != nil {
 			return nil, err
 		}
-		for i, label := range batch.Labels {
+		for i, label := range batch.Labels[:batch.N] {
 			row := logits[i*len(labels) : (i+1)*len(labels)]
 			batch.target(i, smoothing, target)
 			e.add(row, target, int(label), batch.Index[i])

@@ -63,27 +63,25 @@ func crossEntropy(logits, targets *graph.Node) *graph.Node {
 // add adds the gradients of the sum of a batch's losses to grads and returns the sum. step seeds what
 // is random in training.
 func (d *differentiator) add(b *Batch, seed uint64, step int, grads [][]float32) (loss float64, err error) {
-	n := len(b.Labels)
-	total := n
+	total := b.N
 	if d.program.Whole() {
 		total = d.batch // one shape, one compilation; the mask takes the rest out
 	}
 	image := d.height * d.width * 3
 	outputs, err := d.program.Run(total, func(lo, hi int) ([]*tensors.Tensor, error) {
-		pixels, err := model.Pixels(d.weights, b.Pixels[lo*image:min(hi, n)*image], hi-lo, d.height, d.width)
+		pixels, err := model.Pixels(d.weights, b.Pixels[lo*image:hi*image], hi-lo, d.height, d.width)
 		if err != nil {
 			return nil, err
 		}
-		targets, mask := make([]float32, (hi-lo)*d.classes), make([]float32, hi-lo)
-		for i := range min(hi, n) - lo {
+		targets := make([]float32, (hi-lo)*d.classes)
+		for i := range hi - lo { // of the padding as well, which the mask takes out
 			b.target(lo+i, d.smoothing, targets[i*d.classes:(i+1)*d.classes])
-			mask[i] = 1
 		}
 		rng, err := graph.RNGStateFromSeed(sliceSeed(seed, step, lo))
 		if err != nil {
 			return nil, err
 		}
-		return []*tensors.Tensor{pixels, tensors.FromFlatDataAndDimensions(targets, hi-lo, d.classes), tensors.FromFlatDataAndDimensions(mask, hi-lo), rng}, nil
+		return []*tensors.Tensor{pixels, tensors.FromFlatDataAndDimensions(targets, hi-lo, d.classes), tensors.FromFlatDataAndDimensions(b.Mask[lo:hi], hi-lo), rng}, nil
 	})
 	if err != nil {
 		return 0, err

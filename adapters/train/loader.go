@@ -1,12 +1,17 @@
 package train
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
-	"math/bits"
+	"maps"
 	"runtime"
+	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hubtool/hubtool/format/dataset"
 	"github.com/hubtool/hubtool/model/vision"
@@ -32,13 +37,32 @@ type Loader struct {
 	// images (0: one per core), changes neither.
 	Seed    uint64
 	Workers int
+
+	// SkipBroken leaves damaged samples out of their batches, and notes them for Broken. Otherwise the
+	// first one ends the epoch.
+	SkipBroken bool
+
+	// Keep is how many bytes of prepared images are kept in memory for the next time. They are those of
+	// epoch 0, which an evaluation asks for again and again, and exactly what would be made anew.
+	Keep int64
+
+	mu     sync.Mutex
+	kept   []atomic.Pointer[sample] // of the first images of the source
+	broken map[int]error
 }
 
-// Batch is a number of images of one size.
+// Batch is a number of images of one size. It belongs to the loop that it is yielded to, until the
+// loop's body ends: the next batch may have the same memory.
 type Batch struct {
-	Pixels []byte  // n images of height x width x 3
-	Labels []int32 // n
-	Index  []int   // their places in the source
+	N      int       // images; the rest of the slices is padding
+	Pixels []byte    // Loader.Batch images of height x width x 3, the padding black
+	Labels []int32   // Loader.Batch, the padding 0
+	Mask   []float32 // Loader.Batch: 1 for an image, 0 for padding
+	Index  []int     // N places in the source
+
+	errs    []error
+	pending atomic.Int32
+	done    chan struct{}
 }
 
 // target writes what image i should be taken for, a share for each class, into row. Smoothing moves
@@ -52,39 +76,66 @@ func (b *Batch) target(i int, smoothing float64, row []float32) {
 	row[b.Labels[i]] = float32(1 - smoothing + rest)
 }
 
+// sample is a prepared image.
+type sample struct {
+	pixels []byte
+	label  int32
+}
+
+// ahead is how many batches are prepared while one is in use.
+const ahead = 2
+
 // Batches is the number of batches in an epoch.
 func (l *Loader) Batches() int { return (l.Source.Len() + l.Batch - 1) / l.Batch }
 
 // Epoch yields the batches of an epoch from the given one on, in order. The next two are prepared
-// while one is in use.
+// while one is in use. Which worker prepares an image, and when, changes nothing.
 func (l *Loader) Epoch(ctx context.Context, epoch, from int) iter.Seq2[*Batch, error] {
 	return func(yield func(*Batch, error) bool) {
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		type result struct {
-			batch *Batch
-			err   error
+		width, height, ok := l.Pipeline.OutputSize()
+		if !ok {
+			yield(nil, fmt.Errorf("preparing images: the transforms %s do not end in images of one size", l.Pipeline))
+			return
 		}
-		ready := make(chan result, 2)
-		go func() {
-			defer close(ready)
-			order := l.order(epoch)
-			for b := from; b < l.Batches(); b++ {
-				batch, err := l.load(ctx, epoch, order[b*l.Batch:min((b+1)*l.Batch, len(order))])
-				select {
-				case ready <- result{batch, err}:
-				case <-ctx.Done():
-					return
+		ctx, cancel := context.WithCancel(ctx)
+		var working sync.WaitGroup
+		defer working.Wait() // nobody reads the source after the loop
+		defer cancel()
+		l.prepareKept(width * height * 3)
+
+		// Three batches go round: from free over coming, in order, to the caller and back.
+		free, coming := make(chan *Batch, ahead+1), make(chan *Batch, ahead+1)
+		for range ahead + 1 {
+			free <- newBatch(l.Batch, width*height*3)
+		}
+		work := make(chan func())
+		working.Go(func() {
+			defer close(coming)
+			defer close(work)
+			l.dispatch(ctx, epoch, from, free, coming, work)
+		})
+		for range cmp.Or(l.Workers, runtime.GOMAXPROCS(0)) {
+			working.Go(func() {
+				for prepare := range work {
+					prepare()
 				}
-				if err != nil {
-					return
-				}
-			}
-		}()
-		for r := range ready {
-			if !yield(r.batch, r.err) || r.err != nil {
+			})
+		}
+		for b := range coming {
+			select {
+			case <-b.done:
+			case <-ctx.Done():
+				yield(nil, context.Cause(ctx))
 				return
 			}
+			err := l.finish(b)
+			if err != nil {
+				b = nil
+			}
+			if !yield(b, err) || err != nil {
+				return
+			}
+			free <- b
 		}
 		if err := context.Cause(ctx); err != nil {
 			yield(nil, err)
@@ -92,69 +143,147 @@ func (l *Loader) Epoch(ctx context.Context, epoch, from int) iter.Seq2[*Batch, e
 	}
 }
 
-// order is the sequence of images in an epoch: Fisher and Yates' shuffle over the generator of
-// sample -1, written out so that no release of Go can change it.
-func (l *Loader) order(epoch int) []int {
-	order := make([]int, l.Source.Len())
-	for i := range order {
-		order[i] = i
-	}
-	if !l.Shuffle {
-		return order
-	}
-	rng := vision.Rand(l.Seed, epoch, -1)
-	for i := len(order) - 1; i > 0; i-- {
-		j, _ := bits.Mul64(rng.Uint64(), uint64(i+1))
-		order[i], order[j] = order[j], order[i]
-	}
-	return order
+func newBatch(n, image int) *Batch {
+	return &Batch{Pixels: make([]byte, n*image), Labels: make([]int32, n), Mask: make([]float32, n), errs: make([]error, n)}
 }
 
-// load prepares the images of one batch side by side, each in its place.
-func (l *Loader) load(ctx context.Context, epoch int, index []int) (*Batch, error) {
-	width, height, ok := l.Pipeline.OutputSize()
-	if !ok {
-		return nil, fmt.Errorf("preparing images: the transforms %s do not end in images of one size", l.Pipeline)
-	}
-	image := width * height * 3
-	b := &Batch{Pixels: make([]byte, len(index)*image), Labels: make([]int32, len(index)), Index: index}
-	workers := l.Workers
-	if workers == 0 {
-		workers = runtime.GOMAXPROCS(0)
-	}
-	errs := make([]error, len(index))
-	var wg sync.WaitGroup
-	for w := range min(workers, len(index)) {
-		wg.Go(func() {
-			for i := w; i < len(index) && ctx.Err() == nil; i += workers {
-				b.Labels[i], errs[i] = l.sample(epoch, index[i], b.Pixels[i*image:(i+1)*image])
+// dispatch hands out the images of an epoch one by one, each with its place in a batch.
+func (l *Loader) dispatch(ctx context.Context, epoch, from int, free <-chan *Batch, coming chan<- *Batch, work chan<- func()) {
+	order := l.order(epoch)
+	for lo := from * l.Batch; lo < len(order); lo += l.Batch {
+		var b *Batch
+		select {
+		case b = <-free:
+		case <-ctx.Done():
+			return
+		}
+		b.Index = order[lo:min(lo+l.Batch, len(order))]
+		b.N, b.done = len(b.Index), make(chan struct{})
+		b.pending.Store(int32(b.N))
+		coming <- b // has room for every batch there is
+		image := len(b.Pixels) / l.Batch
+		for i, index := range b.Index {
+			prepare := func() {
+				b.Labels[i], b.errs[i] = l.sample(epoch, index, b.Pixels[i*image:(i+1)*image])
+				if b.pending.Add(-1) == 0 {
+					close(b.done)
+				}
 			}
-		})
-	}
-	wg.Wait()
-	if err := context.Cause(ctx); err != nil {
-		return nil, err
-	}
-	for _, err := range errs {
-		if err != nil {
-			return nil, err
+			select {
+			case work <- prepare:
+			case <-ctx.Done():
+				return
+			}
 		}
 	}
-	return b, nil
 }
 
+// finish takes broken samples out of a batch whose images are all prepared, and pads it.
+func (l *Loader) finish(b *Batch) error {
+	image, n := len(b.Pixels)/l.Batch, 0
+	var index []int
+	for i, err := range b.errs[:b.N] {
+		if err != nil {
+			if !l.SkipBroken || !isBroken(err) {
+				return err
+			}
+			l.noteBroken(b.Index[i], err)
+			continue
+		}
+		if n < i {
+			copy(b.Pixels[n*image:(n+1)*image], b.Pixels[i*image:])
+			b.Labels[n] = b.Labels[i]
+		}
+		index = append(index, b.Index[i])
+		n++
+	}
+	if n == 0 {
+		return fmt.Errorf("preparing images: all %d of a batch are damaged: %w", b.N, b.errs[0])
+	}
+	clear(b.Pixels[n*image:])
+	clear(b.Labels[n:])
+	for i := range b.Mask {
+		b.Mask[i] = 0
+		if i < n {
+			b.Mask[i] = 1
+		}
+	}
+	b.N, b.Index = n, index
+	return nil
+}
+
+// isBroken tells a damaged or missing sample from a disk that fails.
+func isBroken(err error) bool {
+	return errors.Is(err, dataset.ErrDamaged) || errors.Is(err, fs.ErrNotExist)
+}
+
+func (l *Loader) noteBroken(i int, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.broken == nil {
+		l.broken = map[int]error{}
+	}
+	l.broken[i] = err
+}
+
+// Broken lists what was wrong with the samples that SkipBroken left out so far, each once, in the
+// order of the source.
+func (l *Loader) Broken() []error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var list []error
+	for _, i := range slices.Sorted(maps.Keys(l.broken)) {
+		list = append(list, l.broken[i])
+	}
+	return list
+}
+
+// prepareKept makes room for as many images as Keep allows.
+func (l *Loader) prepareKept(image int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.kept == nil {
+		l.kept = make([]atomic.Pointer[sample], min(int64(l.Source.Len()), l.Keep/int64(image)))
+	}
+}
+
+// sample prepares image i of the source, or takes it from those that are kept.
 func (l *Loader) sample(epoch, i int, pixels []byte) (label int32, err error) {
+	keep := epoch == 0 && i < len(l.kept)
+	if keep {
+		if s := l.kept[i].Load(); s != nil {
+			copy(pixels, s.pixels)
+			return s.label, nil
+		}
+	}
 	row, err := l.Source.At(i)
 	if err != nil {
 		return 0, err
 	}
 	img, err := l.Pipeline.Load(row.Image, vision.Rand(l.Seed, epoch, i))
 	if err != nil {
-		return 0, fmt.Errorf("preparing image %d (%q): %w: %w", i, row.Path, dataset.ErrDamaged, err)
+		return 0, l.damaged(i, row, err)
 	}
 	if row.Label < 0 || row.Label >= l.Classes {
-		return 0, fmt.Errorf("preparing image %d (%q): %w: its label is %d, but there are %d classes", i, row.Path, dataset.ErrDamaged, row.Label, l.Classes)
+		return 0, l.damaged(i, row, fmt.Errorf("its label is %d, but there are %d classes", row.Label, l.Classes))
 	}
 	copy(pixels, img.Pix)
+	if keep {
+		l.kept[i].Store(&sample{img.Pix, int32(row.Label)})
+	}
 	return int32(row.Label), nil
+}
+
+// damaged says where a sample lies that cannot be used: the row of a file, and the name of the image
+// where it has one.
+func (l *Loader) damaged(i int, row dataset.Row, err error) error {
+	if row.Path != "" {
+		err = fmt.Errorf("image %q: %w", row.Path, err)
+	}
+	err = fmt.Errorf("%w: %w", dataset.ErrDamaged, err)
+	if s, ok := l.Source.(interface{ Where(i int) (string, int) }); ok {
+		path, at := s.Where(i)
+		return &dataset.Error{Path: path, Row: at, Err: err}
+	}
+	return fmt.Errorf("preparing image %d: %w", i, err)
 }

@@ -89,6 +89,9 @@ func (o *Output) results() map[string]any {
 		"epoch": o.Result.State.Epoch, "total_flos": summary.TotalFlos, "train_loss": summary.TrainLoss, "train_runtime": summary.TrainRuntime,
 		"train_samples_per_second": summary.TrainSamplesPerSecond, "train_steps_per_second": summary.TrainStepsPerSecond,
 	}
+	if o.Job.Train.SkipBroken {
+		all["broken_images"] = len(o.Result.Broken)
+	}
 	if e := o.Result.Evaluation; e != nil {
 		all["eval_accuracy"], all["eval_loss"] = e.Accuracy, e.Loss
 		for _, entry := range slices.Backward(o.Result.State.LogHistory) {

@@ -22,6 +22,8 @@ func TestOutput(t *testing.T) {
 	}
 	j := random(t, e, t.TempDir())
 	j.Labels[0] = "a <b> & c" // goes into HTML
+	broken := j.Train.Source.(rows)
+	broken[17].Image, broken[17].Path, j.Train.SkipBroken = nil, "broken.jpg", true
 	result := run(t, j)
 	out := train.Output{Job: j, Result: result, BaseDir: filepath.Join(golden, "bases", "vit"), BaseModel: "acme/vit", Dataset: "acme/images",
 		EvalSplit: "test", Software: []string{"hubtool test"}}
@@ -48,12 +50,12 @@ func TestOutput(t *testing.T) {
 	if err := json.Unmarshal([]byte(read("all_results.json")), &results); err != nil {
 		t.Fatal(err)
 	}
-	if results["eval_accuracy"] != result.Evaluation.Accuracy || results["train_runtime"] <= 0 {
+	if results["eval_accuracy"] != result.Evaluation.Accuracy || results["train_runtime"] <= 0 || results["broken_images"] != 1 {
 		t.Errorf("all_results.json has %v", results)
 	}
 
 	report := read("report.html")
-	for _, want := range []string{"<polyline", "a &lt;b&gt; &amp; c", "acme/vit", "</html>"} {
+	for _, want := range []string{"<polyline", "a &lt;b&gt; &amp; c", "acme/vit", "broken.jpg", "</html>"} {
 		if !strings.Contains(report, want) {
 			t.Errorf("the report has no %q", want)
 		}

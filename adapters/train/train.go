@@ -61,6 +61,7 @@ type Result struct {
 	Seconds         float64
 	ImagesPerSecond float64 // of training, without evaluation
 	DataWait        float64 // share of the training time spent waiting for images
+	Broken          []error // what was wrong with the images that were left out, see Loader.SkipBroken
 }
 
 // EpochResult is the outcome of one epoch, or of one stretch between evaluations.
@@ -205,9 +206,9 @@ func (r *run) epoch(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		loss, images, micro = loss+l, images+len(batch.Labels), micro+1
+		loss, images, micro = loss+l, images+batch.N, micro+1
 		r.batch++
-		r.trained += len(batch.Labels)
+		r.trained += batch.N
 		if micro == r.Config.GradientAccumulationSteps || r.batch == r.Train.Batches() {
 			if err := r.step(loss/float64(images), images); err != nil {
 				return err
@@ -354,6 +355,10 @@ func (r *run) finish(took time.Duration) (*Result, error) {
 		TrainSamplesPerSecond: ref(float64(r.trained) / seconds), TrainStepsPerSecond: ref(float64(r.state.GlobalStep) / seconds), TotalFlos: ref(0)})
 	result := &Result{State: r.state, Best: r.best, Epochs: r.epochs, Evaluation: r.evaluation, Seconds: seconds,
 		ImagesPerSecond: float64(r.trained) / max(1e-9, r.training.Seconds()), DataWait: r.waiting.Seconds() / max(1e-9, r.training.Seconds())}
+	result.Broken = r.Train.Broken()
+	if r.Eval != nil {
+		result.Broken = append(result.Broken, r.Eval.Broken()...)
+	}
 	if r.best == nil || !r.Config.LoadBestModelAtEnd || r.best.Step == r.state.GlobalStep {
 		return result, nil
 	}

@@ -390,6 +390,11 @@ func TestDamagedImage(t *testing.T) {
 	if _, err := tryRun(context.Background(), j); !errors.Is(err, dataset.ErrDamaged) || !strings.Contains(err.Error(), "broken.jpg") {
 		t.Errorf("%v, want ErrDamaged naming the image", err)
 	}
+	j.Train.SkipBroken = true
+	if result := run(t, j); len(result.Broken) != 1 || !strings.Contains(result.Broken[0].Error(), "broken.jpg") {
+		t.Errorf("left out: %v, want the one image", result.Broken)
+	}
+	j = job(t, e, "lora/classifier", 4)
 	j.Train.Source.(rows)[2] = dataset.Row{Image: j.Train.Source.(rows)[0].Image, Label: 5}
 	if _, err := tryRun(context.Background(), j); !errors.Is(err, dataset.ErrDamaged) || !strings.Contains(err.Error(), "label is 5") {
 		t.Errorf("%v, want ErrDamaged naming the label", err)

@@ -27,17 +27,6 @@ type Config struct {
 	Training   Training      `yaml:"training"`
 }
 
-// DatasetConfig says which images are trained on and which are held out.
-type DatasetConfig struct {
-	Path        string  `yaml:"path" usage:"repository, folder of Parquet files, or image folder"`
-	Name        string  `yaml:"name" usage:"configuration, if the data set has several"`
-	TrainSplit  string  `yaml:"train_split" usage:"split to train on, such as train[:5000]"`
-	EvalSplit   string  `yaml:"eval_split" usage:"split to evaluate on; replaces test_size"`
-	TestSize    float64 `yaml:"test_size" usage:"share of the train split to hold out for evaluation, below 1, or a number of images"`
-	ImageColumn string  `yaml:"image_column" usage:"column with the images; default: the only one"`
-	LabelColumn string  `yaml:"label_column" usage:"column with the class; default: the only one"`
-}
-
 // Transforms are lists of torchvision's transforms, such as [{Resize: 224}, ToTensor]; nil is the
 // default list.
 type Transforms struct {
@@ -93,7 +82,7 @@ func (p *AutoPath) UnmarshalText(text []byte) error {
 // defaultConfig is what a run does with keys that nobody set.
 func defaultConfig() *Config {
 	return &Config{
-		Dataset:  DatasetConfig{TrainSplit: "train", TestSize: 0.1},
+		Dataset:  DatasetConfig{TrainSplit: "train", TestSize: 0.1, EvalCache: 1e9},
 		Adapter:  AdapterKeys{Names: "transformers5", values: []adapterValue{{"peft_type", json.RawMessage(`"LORA"`)}}},
 		Training: Training{Config: train.DefaultConfig(), FP16: "false", BF16: "false", ReportTo: "none"},
 	}
@@ -159,21 +148,14 @@ func (c *Config) problems() []string {
 	def := defaultConfig()
 	t, was := &c.Training, def.Training
 	refuse(c.Model == "", "model is not set: name the base model, in the file or with --model")
-	refuse(c.Dataset.Path == "", "dataset.path is not set: name the data set, in the file or with --dataset")
+	p = append(p, c.Dataset.problems()...)
 	refuse(t.OutputDir == "", "training.output_dir is not set: name the folder for the adapter, in the file or with --out")
-	refuse(c.Dataset.TrainSplit == "", "dataset.train_split is empty")
-	refuse(c.Dataset.TestSize < 0, "dataset.test_size is %v, but must be zero or more", c.Dataset.TestSize)
-	if c.Dataset.EvalSplit != "" {
-		refuse(c.Dataset.TestSize != def.Dataset.TestSize && c.Dataset.TestSize != 0, "dataset.eval_split and dataset.test_size exclude each other")
-		c.Dataset.TestSize = 0
-	}
 	for _, err := range t.Validate() {
 		p = append(p, "training."+err.Error())
 	}
 	p = append(p, transformProblems("transforms.train", c.Transforms.Train)...)
 	p = append(p, transformProblems("transforms.eval", c.Transforms.Eval)...)
-	noEval := c.Dataset.EvalSplit == "" && c.Dataset.TestSize == 0
-	refuse(noEval && t.EvalStrategy != "no", "training.eval_strategy is %q, but neither dataset.eval_split nor dataset.test_size gives images to evaluate on", t.EvalStrategy)
+	refuse(!c.Dataset.evaluates() && t.EvalStrategy != "no", "training.eval_strategy is %q, but neither dataset.eval_split nor dataset.test_size gives images to evaluate on", t.EvalStrategy)
 	refuse(t.FP16 != "false" && t.BF16 != "false", "training.fp16 and training.bf16 exclude each other")
 
 	// A key that does nothing in this run is an error.

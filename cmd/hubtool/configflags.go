@@ -45,6 +45,7 @@ var shortFlags = []shortFlag{
 	{name: "seed", keys: []string{"training.seed"}},
 	{name: "out", keys: []string{"training.output_dir"}},
 	{name: "resume", keys: []string{"training.resume_from_checkpoint"}},
+	{name: "skip-broken", keys: []string{"dataset.skip_broken"}},
 	{name: "push", keys: []string{"training.push_to_hub"}},
 }
 

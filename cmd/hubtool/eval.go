@@ -15,6 +15,7 @@ import (
 type evalOptions struct {
 	base, dataset, config, split, imageColumn, labelColumn, require string
 	batch                                                           int
+	skipBroken                                                      bool
 }
 
 func (e *env) evalCommand() *cli.Command {
@@ -33,6 +34,7 @@ func (e *env) evalCommand() *cli.Command {
 			&cli.StringFlag{Name: "image-column", Usage: "column with the images; default: the only one", Destination: &o.imageColumn},
 			&cli.StringFlag{Name: "label-column", Usage: "column with the class; default: the only one", Destination: &o.labelColumn},
 			&cli.IntFlag{Name: "batch-size", Usage: "images at a time", Value: 32, Destination: &o.batch},
+			&cli.BoolFlag{Name: "skip-broken", Usage: "leave damaged images out and say how many", Destination: &o.skipBroken},
 			&cli.StringFlag{Name: "require", Usage: "exit with 8 unless it holds, such as accuracy>=0.9 or loss<0.5", Destination: &o.require},
 		},
 		Action: func(c *cli.Context) error { return e.eval(c, o) },
@@ -65,13 +67,14 @@ func (e *env) eval(c *cli.Context, o evalOptions) error {
 		return err
 	}
 	defer p.Close()
-	l := &train.Loader{Source: rows, Pipeline: m.Processor, Batch: o.batch, Classes: len(m.Labels)}
+	l := &train.Loader{Source: rows, Pipeline: m.Processor, Batch: o.batch, Classes: len(m.Labels), SkipBroken: o.skipBroken}
 	result, err := train.Evaluate(c.Context, p, l, m.Labels, 0, func(done, total int) {
 		e.report(step{Task: "evaluating", Done: int64(done), Total: int64(total), Unit: "images"})
 	})
 	if err != nil {
 		return err
 	}
+	e.brokenNote(l.Broken())
 	if err := e.result(func(w io.Writer) { evalTable(w, result) }, result); err != nil {
 		return err
 	}

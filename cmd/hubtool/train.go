@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -68,11 +69,43 @@ func (e *env) train(ctx context.Context, cfg *Config, dryRun bool) (*trainSummar
 		}
 		return nil, err
 	}
+	e.brokenNote(result.Broken)
+	if result.DataWait > tooLong {
+		e.note("%.0f %% of the training time went by waiting for images: %s", 100*result.DataWait, waitAdvice(cfg))
+	}
 	s, err := e.finishTraining(ctx, p, result)
 	if err != nil {
 		return nil, err
 	}
 	return s, e.result(s.text, s)
+}
+
+// tooLong is the share of the training time spent waiting for images from which on something can be
+// gained.
+const tooLong = 0.05
+
+// waitAdvice says what would bring images faster, with this config.
+func waitAdvice(cfg *Config) string {
+	cores := runtime.GOMAXPROCS(0)
+	if n := cfg.Training.DataloaderNumWorkers; n > 0 && n < cores {
+		return fmt.Sprintf("set training.dataloader_num_workers to %d, or to 0 for one per core", cores)
+	}
+	return "smaller images or more cores would help"
+}
+
+// brokenNote tells of the first few damaged images that were left out.
+func (e *env) brokenNote(broken []error) {
+	if len(broken) == 0 {
+		return
+	}
+	e.note("%d damaged images were left out", len(broken))
+	for i, err := range broken {
+		if i == 5 && !e.verbose {
+			e.note("and %d more", len(broken)-i)
+			break
+		}
+		e.note("left out: %v", err)
+	}
 }
 
 func resumeHint(cfg *Config) string {
@@ -136,7 +169,7 @@ func (e *env) plan(ctx context.Context, cfg *Config, dryRun bool) (p *plan, err 
 		if err != nil {
 			return nil, err
 		}
-		p.job.Eval.Batch = t.PerDeviceEvalBatchSize
+		p.job.Eval.Batch, p.job.Eval.Keep = t.PerDeviceEvalBatchSize, int64(cfg.Dataset.EvalCache)
 		if train.Normalization(p.job.Eval.Pipeline) != p.job.Norm {
 			return nil, usage("reading the settings", "transforms.train and transforms.eval normalise differently, but a model has one way")
 		}
@@ -251,7 +284,7 @@ func (p *plan) loader(rows *dataset.Rows, key string, spec any, fallback []any) 
 		return nil, usage("reading the settings", fmt.Sprintf("%s makes no images of %dx%d, which the model takes: end with a crop or a Resize to [%d, %d]", key, w, h, h, w))
 	}
 	t := p.config.Training
-	return &train.Loader{Source: rows, Pipeline: pipeline, Classes: len(p.classifier.Labels), Seed: t.Seed, Workers: t.DataloaderNumWorkers}, nil
+	return &train.Loader{Source: rows, Pipeline: pipeline, Classes: len(p.classifier.Labels), Seed: t.Seed, Workers: t.DataloaderNumWorkers, SkipBroken: p.config.Dataset.SkipBroken}, nil
 }
 
 // resumeFrom finds the checkpoint to go on from.
@@ -305,6 +338,7 @@ type trainSummary struct {
 	Best            *train.Best         `json:"best"`
 	ImagesPerSecond float64             `json:"images_per_second"`
 	DataWait        float64             `json:"data_wait"`
+	Broken          int                 `json:"broken_images"`
 	PeakRSS         int64               `json:"peak_rss"`
 	Engine          string              `json:"engine"`
 	CommitURL       string              `json:"commit_url"`
@@ -326,7 +360,7 @@ func (e *env) finishTraining(ctx context.Context, p *plan, result *train.Result)
 	if err := format.WriteFileAtomic(filepath.Join(dir, "run.yaml"), text); err != nil {
 		return nil, err
 	}
-	s := &trainSummary{OutputDir: dir, Epochs: result.Epochs, Best: result.Best, ImagesPerSecond: result.ImagesPerSecond, DataWait: result.DataWait,
+	s := &trainSummary{OutputDir: dir, Epochs: result.Epochs, Best: result.Best, ImagesPerSecond: result.ImagesPerSecond, DataWait: result.DataWait, Broken: len(result.Broken),
 		PeakRSS: peakRSS(), Engine: p.engine.Spec}
 	if s.Epochs == nil {
 		s.Epochs = []train.EpochResult{}

@@ -41,6 +41,12 @@ func (r *Rows) At(i int) (Row, error) {
 	return row, nil
 }
 
+// Where returns the file that row i lies in, or the folder of its images, and its number there, counted from 0.
+func (r *Rows) Where(i int) (path string, row int) {
+	ref := r.refs[i]
+	return r.dataset.shards[ref.shard].path(), int(ref.row)
+}
+
 // Label returns the label of row i without reading its image.
 func (r *Rows) Label(i int) int {
 	ref := r.refs[i]

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+)
+
+// DatasetConfig says which images are trained on and which are held out, and how they are read.
+type DatasetConfig struct {
+	Path        string  `yaml:"path" usage:"repository, folder of Parquet files, or image folder"`
+	Name        string  `yaml:"name" usage:"configuration, if the data set has several"`
+	TrainSplit  string  `yaml:"train_split" usage:"split to train on, such as train[:5000]"`
+	EvalSplit   string  `yaml:"eval_split" usage:"split to evaluate on; replaces test_size"`
+	TestSize    float64 `yaml:"test_size" usage:"share of the train split to hold out for evaluation, below 1, or a number of images"`
+	ImageColumn string  `yaml:"image_column" usage:"column with the images; default: the only one"`
+	LabelColumn string  `yaml:"label_column" usage:"column with the class; default: the only one"`
+	SkipBroken  bool    `yaml:"skip_broken" usage:"leave damaged images out and count them; otherwise the first one ends the run"`
+	EvalCache   Bytes   `yaml:"eval_cache" usage:"memory for prepared evaluation images, which later evaluations use again; 0: none"`
+}
+
+// problems checks the keys that have nothing to do with other sections.
+func (d *DatasetConfig) problems() []string {
+	var p []string
+	refuse := func(bad bool, format string, args ...any) {
+		if bad {
+			p = append(p, fmt.Sprintf(format, args...))
+		}
+	}
+	was := defaultConfig().Dataset
+	refuse(d.Path == "", "dataset.path is not set: name the data set, in the file or with --dataset")
+	refuse(d.TrainSplit == "", "dataset.train_split is empty")
+	refuse(d.TestSize < 0, "dataset.test_size is %v, but must be zero or more", d.TestSize)
+	if d.EvalSplit != "" {
+		refuse(d.TestSize != was.TestSize && d.TestSize != 0, "dataset.eval_split and dataset.test_size exclude each other")
+		d.TestSize = 0
+	}
+	refuse(d.EvalCache != was.EvalCache && !d.evaluates(), "dataset.eval_cache does nothing: neither dataset.eval_split nor dataset.test_size gives images to evaluate on")
+	return p
+}
+
+// evaluates tells whether there are images to evaluate on.
+func (d *DatasetConfig) evaluates() bool { return d.EvalSplit != "" || d.TestSize != 0 }
+
+// Bytes is a size in bytes, written as 5GB, 300MiB or 1000000.
+type Bytes int64
+
+// UnmarshalText reads a size.
+func (b *Bytes) UnmarshalText(text []byte) error {
+	*b = 0
+	if string(text) == "0" {
+		return nil
+	}
+	n, err := parseSize(string(text))
+	if err != nil {
+		return errors.New("a size such as 5GB, or 0")
+	}
+	*b = Bytes(n)
+	return nil
+}
+
+// MarshalText writes a size so that it reads back as the same number.
+func (b Bytes) MarshalText() ([]byte, error) {
+	n, unit := int64(b), ""
+	for _, u := range []string{"KB", "MB", "GB", "TB"} {
+		if n == 0 || n%1000 != 0 {
+			break
+		}
+		n, unit = n/1000, u
+	}
+	return fmt.Append(nil, n, unit), nil
+}
+
+func (b Bytes) String() string {
+	text, _ := b.MarshalText()
+	return string(text)
+}
