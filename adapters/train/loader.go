@@ -59,7 +59,11 @@ type Batch struct {
 	Labels []int32   // Loader.Batch, the padding 0
 	Mask   []float32 // Loader.Batch: 1 for an image, 0 for padding
 	Index  []int     // N places in the source
+}
 
+// slot is a batch in the ring while its images are prepared.
+type slot struct {
+	Batch
 	errs    []error
 	pending atomic.Int32
 	done    chan struct{}
@@ -104,9 +108,9 @@ func (l *Loader) Epoch(ctx context.Context, epoch, from int) iter.Seq2[*Batch, e
 		l.prepareKept(width * height * 3)
 
 		// Three batches go round: from free over coming, in order, to the caller and back.
-		free, coming := make(chan *Batch, ahead+1), make(chan *Batch, ahead+1)
+		free, coming := make(chan *slot, ahead+1), make(chan *slot, ahead+1)
 		for range ahead + 1 {
-			free <- newBatch(l.Batch, width*height*3)
+			free <- newSlot(l.Batch, width*height*3)
 		}
 		work := make(chan func())
 		working.Go(func() {
@@ -121,21 +125,21 @@ func (l *Loader) Epoch(ctx context.Context, epoch, from int) iter.Seq2[*Batch, e
 				}
 			})
 		}
-		for b := range coming {
+		for s := range coming {
 			select {
-			case <-b.done:
+			case <-s.done:
 			case <-ctx.Done():
 				yield(nil, context.Cause(ctx))
 				return
 			}
-			err := l.finish(b)
-			if err != nil {
-				b = nil
-			}
-			if !yield(b, err) || err != nil {
+			if err := l.finish(s); err != nil {
+				yield(nil, err)
 				return
 			}
-			free <- b
+			if !yield(&s.Batch, nil) {
+				return
+			}
+			free <- s
 		}
 		if err := context.Cause(ctx); err != nil {
 			yield(nil, err)
@@ -143,15 +147,15 @@ func (l *Loader) Epoch(ctx context.Context, epoch, from int) iter.Seq2[*Batch, e
 	}
 }
 
-func newBatch(n, image int) *Batch {
-	return &Batch{Pixels: make([]byte, n*image), Labels: make([]int32, n), Mask: make([]float32, n), errs: make([]error, n)}
+func newSlot(n, image int) *slot {
+	return &slot{Batch: Batch{Pixels: make([]byte, n*image), Labels: make([]int32, n), Mask: make([]float32, n)}, errs: make([]error, n)}
 }
 
 // dispatch hands out the images of an epoch one by one, each with its place in a batch.
-func (l *Loader) dispatch(ctx context.Context, epoch, from int, free <-chan *Batch, coming chan<- *Batch, work chan<- func()) {
+func (l *Loader) dispatch(ctx context.Context, epoch, from int, free <-chan *slot, coming chan<- *slot, work chan<- func()) {
 	order := l.order(epoch)
 	for lo := from * l.Batch; lo < len(order); lo += l.Batch {
-		var b *Batch
+		var b *slot
 		select {
 		case b = <-free:
 		case <-ctx.Done():
@@ -179,7 +183,7 @@ func (l *Loader) dispatch(ctx context.Context, epoch, from int, free <-chan *Bat
 }
 
 // finish takes broken samples out of a batch whose images are all prepared, and pads it.
-func (l *Loader) finish(b *Batch) error {
+func (l *Loader) finish(b *slot) error {
 	image, n := len(b.Pixels)/l.Batch, 0
 	var index []int
 	for i, err := range b.errs[:b.N] {

@@ -208,6 +208,7 @@ func TestLoaderStops(t *testing.T) {
 		break
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
 	enough := errors.New("enough")
 	n := 0
 	for _, err := range l.Epoch(ctx, 0, 0) {
