@@ -1,6 +1,7 @@
 package adapters
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -19,26 +20,28 @@ type adalora struct {
 	loraVariants
 	loraInert
 
-	UseDoRA     bool        `json:"use_dora"`
-	UseRSLoRA   bool        `json:"use_rslora"`
-	LoraBias    bool        `json:"lora_bias"`
-	RankPattern rankPattern `json:"rank_pattern"`
+	UseDoRA      bool            `json:"use_dora"`
+	UseRSLoRA    bool            `json:"use_rslora"`
+	LoraBias     bool            `json:"lora_bias"`
+	AlphaPattern json.RawMessage `json:"alpha_pattern"` // PEFT does not read it
+	RankPattern  rankPattern     `json:"rank_pattern"`
 
 	pruning *pruning // while it is trained
 }
 
-// adaloraSettings are the fields of a new config. PEFT reads but does not obey r.
+// adaloraSettings are the fields of a new config. R is LoRA's, which PEFT reads but does not obey.
 type adaloraSettings struct {
 	loraSettings
-	TargetR   int     `json:"target_r"`
-	InitR     int     `json:"init_r"`
-	TInit     int     `json:"tinit"`
-	TFinal    int     `json:"tfinal"`
-	DeltaT    int     `json:"deltaT"`
-	Beta1     float64 `json:"beta1"`
-	Beta2     float64 `json:"beta2"`
-	OrthReg   float64 `json:"orth_reg_weight"`
-	TotalStep *int    `json:"total_step"` // nil until training is planned
+	R         int     `json:"r"`
+	InitR     int     `json:"init_r" is:"positive" usage:"rank at the beginning"`
+	TargetR   int     `json:"target_r" usage:"average rank at the end"`
+	TInit     int     `json:"tinit" usage:"steps before pruning begins"`
+	TFinal    int     `json:"tfinal" usage:"steps after pruning has ended"`
+	DeltaT    int     `json:"deltaT" is:"positive" usage:"steps between two prunings"`
+	Beta1     float64 `json:"beta1" is:"share" usage:"smoothing of the sensitivity"`
+	Beta2     float64 `json:"beta2" is:"share" usage:"smoothing of its uncertainty"`
+	OrthReg   float64 `json:"orth_reg_weight" usage:"weight of the penalty that training.orthogonality_penalty adds"`
+	TotalStep *int    `json:"total_step" is:"positive" usage:"steps of the whole training; default: as planned"` // nil until then
 }
 
 // rankPattern has, by the path of lora_E, which of the init_r ranks are left.
@@ -46,7 +49,7 @@ type rankPattern map[string][]bool
 
 func newAdaLoRA(cfg *format.AdapterConfig) (Method, error) {
 	m := &adalora{adaloraSettings: adaloraSettings{loraSettings: loraDefaults(),
-		TargetR: 8, InitR: 12, DeltaT: 1, Beta1: 0.85, Beta2: 0.85, OrthReg: 0.5}}
+		R: 8, TargetR: 8, InitR: 12, DeltaT: 1, Beta1: 0.85, Beta2: 0.85, OrthReg: 0.5}}
 	if err := cfg.Method(m); err != nil {
 		return nil, err
 	}
@@ -95,8 +98,8 @@ func (m *adalora) schedule() error {
 	return nil
 }
 
-// Loaded refuses what PEFT refuses in files.
-func (m *adalora) Loaded(targets []Target) ([]string, error) {
+// Loaded refuses what PEFT refuses in files, and says what it ignores.
+func (m *adalora) Loaded(targets []Target) (notes []string, err error) {
 	if m.TotalStep == nil {
 		return nil, fmt.Errorf("%w: total_step is missing", format.ErrConfig)
 	}
@@ -109,15 +112,27 @@ func (m *adalora) Loaded(targets []Target) ([]string, error) {
 	if found < len(m.RankPattern) {
 		return nil, fmt.Errorf("%w: rank_pattern names %d modules, but only %d of them are targets", ErrMismatch, len(m.RankPattern), found)
 	}
-	return nil, nil
+	for _, s := range []namedFlag{{"use_rslora", m.UseRSLoRA}, {"lora_bias", m.LoraBias}, {"alpha_pattern", isSet(m.AlphaPattern)}} {
+		if s.on {
+			notes = append(notes, fmt.Sprintf("%s has %s, which does nothing for AdaLoRA, as in PEFT", format.AdapterConfigFile, s.name))
+		}
+	}
+	return notes, nil
 }
 
-// Creates refuses what PEFT ignores.
+// Creates refuses what PEFT ignores, and how it does not begin.
 func (m *adalora) Creates() error {
-	if m.UseRSLoRA || m.LoraBias {
-		return fmt.Errorf("%w: use_rslora and lora_bias mean nothing for AdaLoRA", format.ErrConfig)
+	if m.R != 8 {
+		return fmt.Errorf("%w: r does nothing for AdaLoRA, whose ranks are init_r and target_r", format.ErrConfig)
 	}
-	return nil
+	if init := string(m.InitWeights); init != "true" && init != "false" {
+		return fmt.Errorf("%w: init_lora_weights is %s, but must be true or false for AdaLoRA", format.ErrConfig, init)
+	}
+	if err := idle("AdaLoRA", namedFlag{"use_rslora", m.UseRSLoRA}, namedFlag{"lora_bias", m.LoraBias},
+		namedFlag{"alpha_pattern", isSet(m.AlphaPattern)}, namedFlag{"rank_pattern, which training fills,", len(m.RankPattern) > 0}); err != nil {
+		return err
+	}
+	return m.creates("AdaLoRA")
 }
 
 // Scale returns init_r and alpha, which is init_r where it is not positive.

@@ -66,11 +66,10 @@ func New(cfg *format.AdapterConfig, b Base, seed uint64) (*Adapter, error) {
 			byName[p.Name] = values
 		}
 		if m, ok := a.method.(Beginner); ok {
-			w, err := b.Values(t.Name + ".weight")
-			if err != nil {
+			weight := func() ([]float32, error) { return b.Values(t.Name + ".weight") }
+			if err := m.Begin(stream(seed, key(t.Name, "")), t, weight, byName); err != nil {
 				return nil, err
 			}
-			m.Begin(t, w, byName)
 		}
 	}
 	for _, name := range a.Full {

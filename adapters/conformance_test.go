@@ -25,6 +25,7 @@ var conformance = map[string][]adapterstest.Case{
 		{Settings: `{"peft_type": "LORA", "r": 3, "use_rslora": true, "lora_dropout": 0.1, "init_lora_weights": "gaussian"}`},
 		{Settings: `{"peft_type": "LORA", "r": 3, "lora_bias": true, "exclude_modules": ["query"]}`},
 		{Settings: `{"peft_type": "LORA", "r": 3, "init_lora_weights": false}`, Changes: true},
+		{Settings: `{"peft_type": "LORA", "r": 4, "init_lora_weights": "orthogonal", "exclude_modules": ["projection"]}`},
 		{Settings: `{"peft_type": "LORA", "r": 3, "rank_pattern": {"query": 2, "^vit.embeddings.*": 4}, "alpha_pattern": {"intermediate.dense": 2}}`},
 		{Settings: `{"peft_type": "LORA", "r": 3, "use_dora": true, "lora_dropout": 0.1}`, Detached: true},
 	},

@@ -3,6 +3,7 @@ package adapters
 import (
 	"fmt"
 	"math"
+	"math/rand/v2"
 
 	"github.com/gomlx/gomlx/core/graph"
 
@@ -33,7 +34,14 @@ func (m *dora) Params(t Target) []Param {
 }
 
 // Begin sets the magnitude to the rows' lengths.
-func (m *dora) Begin(t Target, w []float32, values Values) {
+func (m *dora) Begin(rng *rand.Rand, t Target, base func() ([]float32, error), values Values) error {
+	if err := m.lora.Begin(rng, t, base, values); err != nil {
+		return err
+	}
+	w, err := base()
+	if err != nil {
+		return err
+	}
 	s := float32(m.scale(t))
 	product(values["lora_B.weight"], values["lora_A.weight"], t.Out(), t.Rank, t.In(), func(i int, delta []float32) {
 		for j, v := range w[i*t.In() : (i+1)*t.In()] {
@@ -41,6 +49,7 @@ func (m *dora) Begin(t Target, w []float32, values Values) {
 		}
 		values[magnitude][i] = norm2(delta)
 	})
+	return nil
 }
 
 // direction returns V = W + s·B·A and m/‖V‖ [out, 1].

@@ -16,9 +16,9 @@ import (
 // in feedforward modules, its inputs. Liu et al. 2022, "Few-Shot Parameter-Efficient Fine-Tuning is
 // Better and Cheaper than In-Context Learning".
 type ia3 struct {
-	Feedforward format.Targets `json:"feedforward_modules"`
-	FanInFanOut bool           `json:"fan_in_fan_out"`
-	InitWeights bool           `json:"init_ia3_weights"`
+	Feedforward format.Targets `json:"feedforward_modules" usage:"target modules whose input is scaled, not their output"`
+	FanInFanOut bool           `json:"fan_in_fan_out" usage:"weights are stored [in, out]"`
+	InitWeights bool           `json:"init_ia3_weights" usage:"begin with ones"`
 
 	pattern *regexp.Regexp // of Feedforward, where that is one
 }

@@ -15,9 +15,9 @@ import (
 // Fine-Tuning to Model Evaluation".
 type lokr struct {
 	lycoris
-	DecomposeBoth    bool  `json:"decompose_both"`
-	DecomposeFactor  int   `json:"decompose_factor"`
-	RankDropoutScale *bool `json:"rank_dropout_scale"`
+	DecomposeBoth    bool  `json:"decompose_both" usage:"decompose the left factor too"`
+	DecomposeFactor  int   `json:"decompose_factor" usage:"size of the left factor; -1: balanced"`
+	RankDropoutScale *bool `json:"rank_dropout_scale" usage:"scale up what rank dropout leaves"`
 }
 
 func newLoKr(cfg *format.AdapterConfig) (Method, error) {

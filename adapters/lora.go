@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 
 	"github.com/gomlx/gomlx/core/graph"
+	"gonum.org/v1/gonum/mat"
 
 	"github.com/hubtool/hubtool/adapters/internal/kernel"
 	"github.com/hubtool/hubtool/format"
@@ -20,19 +22,19 @@ type lora struct {
 	loraVariants
 	loraInert
 
-	UseRSLoRA bool `json:"use_rslora"`
-	LoraBias  bool `json:"lora_bias"`
-	UseDoRA   bool `json:"use_dora"`
+	UseRSLoRA bool `json:"use_rslora" usage:"scale by the root of the rank"`
+	LoraBias  bool `json:"lora_bias" usage:"give the adapter a bias"`
+	UseDoRA   bool `json:"use_dora" usage:"train the magnitude of each weight row as well"`
 }
 
 // loraSettings are the fields that every PEFT since 0.4 reads.
 type loraSettings struct {
-	R           int             `json:"r"`
-	LoraAlpha   float64         `json:"lora_alpha"`
-	LoraDropout float64         `json:"lora_dropout"`
-	FanInFanOut bool            `json:"fan_in_fan_out"`
-	TrainBias   string          `json:"bias"`
-	InitWeights json.RawMessage `json:"init_lora_weights"`
+	R           int             `json:"r" is:"positive" usage:"rank"`
+	LoraAlpha   float64         `json:"lora_alpha" usage:"scale: the update counts lora_alpha / rank"`
+	LoraDropout float64         `json:"lora_dropout" is:"share" usage:"dropout before the adapter"`
+	FanInFanOut bool            `json:"fan_in_fan_out" usage:"weights are stored [in, out]"`
+	TrainBias   string          `json:"bias" usage:"biases to train: none, all or lora_only"`
+	InitWeights json.RawMessage `json:"init_lora_weights" is:"word" usage:"how new adapters begin: true, false, gaussian or orthogonal; ADALORA: true or false"`
 }
 
 // loraDefaults are PEFT's. Decoding writes into the memory of a RawMessage, so each has its own.
@@ -64,7 +66,8 @@ type loraVariants struct {
 	KaSA         json.RawMessage `json:"kasa_config"`
 }
 
-// loraInert are fields that mean nothing here. PEFT writes them into all its files.
+// loraInert are fields that mean nothing here. PEFT writes them into all its files; those of
+// initialisations say how a saved adapter began.
 type loraInert struct {
 	CorDA        json.RawMessage `json:"corda_config"`
 	EVA          json.RawMessage `json:"eva_config"`
@@ -78,10 +81,7 @@ type loraInert struct {
 
 // refuse names the first that is set.
 func (v *loraVariants) refuse(method string) error {
-	for _, s := range []struct {
-		name string
-		on   bool
-	}{
+	for _, s := range []namedFlag{
 		{"use_qalora", v.QALoRA}, {"layer_replication", isSet(v.Replication)},
 		{"trainable_token_indices", isSet(v.TokenIndices)}, {"target_parameters", isSet(v.TargetParams)},
 		{"alora_invocation_tokens", isSet(v.ALoRA)}, {"arrow_config", isSet(v.Arrow)}, {"use_bdlora", isSet(v.BDLoRA)},
@@ -94,14 +94,36 @@ func (v *loraVariants) refuse(method string) error {
 	return nil
 }
 
+// namedFlag is a setting and whether it is on.
+type namedFlag struct {
+	name string
+	on   bool
+}
+
+// idle is an error for the first of a new adapter's settings that would do nothing.
+func idle(method string, settings ...namedFlag) error {
+	for _, s := range settings {
+		if s.on {
+			return fmt.Errorf("%w: %s does nothing for %s", format.ErrConfig, s.name, method)
+		}
+	}
+	return nil
+}
+
+// creates refuses those that are set for a new adapter, for which they would do nothing.
+func (f *loraInert) creates(method string) error {
+	return idle(method, namedFlag{"corda_config", isSet(f.CorDA)}, namedFlag{"eva_config", isSet(f.EVA)}, namedFlag{"loftq_config", isSet(f.LoftQ)},
+		namedFlag{"lora_ga_config", isSet(f.LoRAGA)}, namedFlag{"megatron_config", isSet(f.Megatron)}, namedFlag{"ensure_weight_tying", isSet(f.WeightTying)})
+}
+
 func isSet(raw json.RawMessage) bool {
 	return !slices.Contains([]string{"", "null", "false", "{}", "[]"}, string(raw))
 }
 
 // Values of init_lora_weights that new adapters can have, and others that leave the base as it is.
 var (
-	newInits   = []string{"true", "false", `"gaussian"`}
-	otherInits = []string{`"eva"`, `"orthogonal"`, `"mica"`}
+	newInits   = []string{"true", "false", `"gaussian"`, `"orthogonal"`}
+	otherInits = []string{`"eva"`, `"mica"`}
 )
 
 func newLoRA(cfg *format.AdapterConfig) (Method, error) {
@@ -138,15 +160,52 @@ func (m *lora) TrainedBiases() string { return m.TrainBias }
 
 // Creates refuses initialisations that need data or a decomposition of the base.
 func (m *lora) Creates() error {
-	if !slices.Contains(newInits, string(m.InitWeights)) {
-		return fmt.Errorf("%w: new LoRA with init_lora_weights %s: use true, false or \"gaussian\"", ErrMethod, m.InitWeights)
+	switch init := string(m.InitWeights); {
+	case !slices.Contains(newInits, init):
+		return fmt.Errorf("%w: new LoRA with init_lora_weights %s: use true, false, \"gaussian\" or \"orthogonal\"", ErrMethod, init)
+	case m.LoraBias && init != "true" && init != "false":
+		return fmt.Errorf("%w: lora_bias goes with init_lora_weights true or false only, not %s", format.ErrConfig, init)
 	}
-	return nil
+	return m.creates("LoRA")
 }
 
 func (m *lora) Check(t Target) error {
 	if m.LoraBias && !t.Bias {
 		return fmt.Errorf("%w: lora_bias on a module without a bias", ErrMethod)
+	}
+	return nil
+}
+
+// Begin makes a new adapter of init_lora_weights "orthogonal": A = (X·Q₁)ᵀ/10 and B = Y·Q₂/10, where X
+// [in, r/2] and Y [out, r/2] are normal and Q₁, Q₂ every other row of an orthogonal matrix, so that
+// B·A is zero though neither factor is.
+func (m *lora) Begin(rng *rand.Rand, t Target, _ func() ([]float32, error), values Values) error {
+	if string(m.InitWeights) != `"orthogonal"` {
+		return nil
+	}
+	r := t.Rank
+	if r%2 != 0 || t.Kind == Convolution {
+		return fmt.Errorf("beginning %q: %w: init_lora_weights \"orthogonal\" needs an even rank, not %d, and a linear layer", t.Name, format.ErrConfig, r)
+	}
+	normal := func(rows, cols int) *mat.Dense {
+		m := mat.NewDense(rows, cols, nil)
+		m.Apply(func(int, int, float64) float64 { return rng.NormFloat64() }, m)
+		return m
+	}
+	q, _ := thinQR(normal(r, r))
+	first, second := mat.NewDense(r/2, r, nil), mat.NewDense(r/2, r, nil)
+	for i := range r / 2 {
+		first.SetRow(i, q.RawRowView(2*i))
+		second.SetRow(i, q.RawRowView(2*i+1))
+	}
+	var a, b mat.Dense
+	a.Mul(normal(t.In(), r/2), first)
+	b.Mul(normal(t.Out(), r/2), second)
+	for i := range values["lora_A.weight"] {
+		values["lora_A.weight"][i] = float32(a.At(i%t.In(), i/t.In()) / 10)
+	}
+	for i := range values["lora_B.weight"] {
+		values["lora_B.weight"][i] = float32(b.At(i/r, i%r) / 10)
 	}
 	return nil
 }

@@ -11,12 +11,12 @@ import (
 
 // lycoris are the settings that LoHa and LoKr share.
 type lycoris struct {
-	R             int             `json:"r"`
-	Alpha         float64         `json:"alpha"`
-	RankDropout   float64         `json:"rank_dropout"`
-	ModuleDropout float64         `json:"module_dropout"`
-	Effective     bool            `json:"use_effective_conv2d"`
-	InitWeights   json.RawMessage `json:"init_weights"`
+	R             int             `json:"r" is:"positive" usage:"rank"`
+	Alpha         float64         `json:"alpha" usage:"scale: the update counts alpha / r"`
+	RankDropout   float64         `json:"rank_dropout" is:"share" usage:"dropout of rows of the update"`
+	ModuleDropout float64         `json:"module_dropout" is:"share" usage:"dropout of whole adapters"`
+	Effective     bool            `json:"use_effective_conv2d" usage:"decompose convolutions by kernel position"`
+	InitWeights   json.RawMessage `json:"init_weights" is:"word" usage:"how new adapters begin: true, false; LOKR: lycoris"`
 }
 
 func lycorisDefaults() lycoris { return lycoris{R: 8, Alpha: 8, InitWeights: json.RawMessage("true")} }

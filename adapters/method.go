@@ -3,7 +3,6 @@ package adapters
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -50,10 +49,10 @@ type Biaser interface {
 	Bias(s Site, base *graph.Node) *graph.Node
 }
 
-// Beginner is a method with parameters that begin as a function of the base. Begin is called after
-// each Param's Init, with the base weight w [out, in].
+// Beginner is a method with parameters that begin as a function of each other or of the base. Begin is
+// called after each Param's Init; base returns the base's weight [out, in].
 type Beginner interface {
-	Begin(t Target, w []float32, values Values)
+	Begin(rng *rand.Rand, t Target, base func() ([]float32, error), values Values) error
 }
 
 // BiasTrainer is a method that can train biases of the base: "none", "all" or "lora_only".
@@ -120,7 +119,8 @@ type Constant interface {
 	Constants() int
 }
 
-// Creator is a method with settings that saved adapters may have, but new ones may not.
+// Creator is a method with settings that saved adapters may have, but new ones may not: those that
+// would do nothing, and those that hubtool cannot begin with.
 type Creator interface {
 	Creates() error
 }
@@ -196,25 +196,49 @@ func (s Site) Keep(p float64, dims ...int) *graph.Node {
 // ErrMethod is wrapped by errors about a method or setting that hubtool cannot do.
 var ErrMethod = errors.New("method not supported")
 
-// methods maps peft_type to a constructor.
-var methods = map[string]func(cfg *format.AdapterConfig) (Method, error){
-	"ADALORA": newAdaLoRA,
-	"IA3":     newIA3,
-	"LOHA":    newLoHa,
-	"LOKR":    newLoKr,
-	"LORA":    newLoRA,
+// registration is a method in the table: its peft_type, its constructor, and the struct that the
+// constructor decodes a config into, whose tags are the method's [Setting]s.
+type registration struct {
+	name   string
+	make   func(cfg *format.AdapterConfig) (Method, error)
+	fields any
+}
+
+var methods = []registration{
+	{"LORA", newLoRA, lora{}},
+	{"ADALORA", newAdaLoRA, adalora{}},
+	{"LOHA", newLoHa, loha{}},
+	{"LOKR", newLoKr, lokr{}},
+	{"IA3", newIA3, ia3{}},
 }
 
 // Methods lists the values of peft_type that adapters can have here.
-func Methods() []string { return slices.Sorted(maps.Keys(methods)) }
+func Methods() []string {
+	var names []string
+	for _, m := range methods {
+		names = append(names, m.name)
+	}
+	return names
+}
 
 // construct makes the method that a config names.
 func construct(cfg *format.AdapterConfig) (Method, error) {
-	if methods[cfg.PeftType] == nil {
-		return nil, fmt.Errorf("%w: peft_type %q; known are %s", ErrMethod, cfg.PeftType, strings.Join(Methods(), ", "))
+	for _, m := range methods {
+		if m.name == cfg.PeftType {
+			return m.make(cfg)
+		}
 	}
-	return methods[cfg.PeftType](cfg)
+	if slices.Contains(OtherMethods, cfg.PeftType) {
+		return nil, fmt.Errorf("%w: %s is a method of PEFT that hubtool has not: merge such an adapter with PEFT's merge_and_unload, "+
+			"and train with one of %s", ErrMethod, cfg.PeftType, strings.Join(Methods(), ", "))
+	}
+	return nil, fmt.Errorf("%w: peft_type %q; known are %s", ErrMethod, cfg.PeftType, strings.Join(Methods(), ", "))
 }
+
+// OtherMethods are the values of peft_type that PEFT 0.21 has beside [Methods].
+var OtherMethods = strings.Fields(`ADAMSS ADAPTION_PROMPT BEFT BOFT C3A CARTRIDGE CPT DEFT DELORA FOURIERFT FROD GLORA GRALORA
+	HIRA HRA LILY LN_TUNING MISS MULTITASK_PROMPT_TUNING OFT OSF PEANUT POLY PREFIX_TUNING PROMPT_TUNING PSOFT PVERA
+	P_TUNING RANDLORA ROAD SHADOW SHIRA SUPERTUNING TINYLORA TRAINABLE_TOKENS UNILORA VBLORA VERA WAVEFT XLORA`)
 
 // Zeros leaves a parameter zero.
 func Zeros(*rand.Rand, []float32) {}

@@ -343,6 +343,8 @@ func TestInitialValues(t *testing.T) {
 		{`{"peft_type": "LORA", "r": 64, "target_modules": ["output.dense"]}`, 0, 1 / math.Sqrt(24), 1 / math.Sqrt(3*24)},
 		{`{"peft_type": "LORA", "r": 64, "target_modules": ["output.dense"]}`, 1, 0, 0},
 		{`{"peft_type": "LORA", "r": 64, "target_modules": ["output.dense"], "init_lora_weights": "gaussian"}`, 0, 0, 1.0 / 64},
+		{`{"peft_type": "LORA", "r": 64, "target_modules": ["output.dense"], "init_lora_weights": "orthogonal"}`, 0, 0, 0.1 / math.Sqrt2},
+		{`{"peft_type": "LORA", "r": 64, "target_modules": ["output.dense"], "init_lora_weights": "orthogonal"}`, 1, 0, 0.1 / math.Sqrt2},
 		{`{"peft_type": "LORA", "r": 64, "target_modules": ["output.dense"], "init_lora_weights": false}`, 1, 1.0 / 8, 1 / math.Sqrt(3*64)},
 		{`{"peft_type": "LOHA", "r": 64, "target_modules": ["output.dense"]}`, 0, 1.0 / 8, 1 / math.Sqrt(3*64)},
 		{`{"peft_type": "LOHA", "r": 64, "target_modules": ["output.dense"]}`, 3, 0, 0},

@@ -60,7 +60,7 @@ var sharedFields = map[string]func(c *AdapterConfig) any{
 // notShared lists, by peft_type, the shared keys that PEFT's class for the type
 // does not have or gives another meaning. They are left to the method.
 var notShared = map[string][]string{
-	"ADALORA":   {"rank_pattern"},
+	"ADALORA":   {"rank_pattern", "alpha_pattern"},
 	"IA3":       {"layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern"},
 	"LN_TUNING": {"layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern"},
 	"BEFT":      {"exclude_modules", "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern"},
@@ -75,6 +75,13 @@ var notShared = map[string][]string{
 	"C3A":       {"exclude_modules", "rank_pattern", "alpha_pattern"},
 	"RANDLORA":  {"exclude_modules", "rank_pattern", "alpha_pattern"},
 	"ROAD":      {"exclude_modules", "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern"},
+}
+
+// SharedKeys lists the keys of an adapter_config.json that this package reads
+// whatever the method, as far as PEFT's class for the type has them.
+func SharedKeys(peftType string) []string {
+	keys := slices.Sorted(maps.Keys(sharedFields))
+	return slices.DeleteFunc(keys, func(key string) bool { return slices.Contains(notShared[peftType], key) })
 }
 
 // taskTypes are the values PEFT accepts besides null.

@@ -2,12 +2,17 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/hubtool/hubtool/adapters"
+	"github.com/hubtool/hubtool/format"
 )
 
 // AdapterKeys are the keys of adapter_config.json that a run starts from, as JSON and in the order
@@ -101,92 +106,97 @@ const (
 	written          // train writes it
 )
 
-// adapterKey is one key of adapter_config.json; of lists the methods that obey it, "" for all.
+// adapterKey is one key of adapter_config.json, and the methods that have it.
 type adapterKey struct {
 	name  string
 	kind  keyKind
-	of    string
-	usage string
+	of    []string
+	usage string // "" for what only PEFT's default may be
 }
 
-// adapterKeys are the keys of PEFT 0.21 that mean something for an image classifier, and those of
-// its LoRA files that package adapters refuses unless they have their defaults.
-var adapterKeys = []adapterKey{
-	{"peft_type", text, "", "adapter method: LORA, ADALORA, LOHA, LOKR or IA3"},
-	{"target_modules", targets, "", "modules to adapt: names, a regular expression, or all-linear"},
-	{"exclude_modules", targets, "", "modules to leave alone"},
-	{"modules_to_save", list, "", "modules trained in full, such as classifier"},
-	{"layers_to_transform", free, "", "layer numbers to adapt"},
-	{"layers_pattern", free, "", "name of the list that layer numbers count in"},
-	{"r", positive, "LORA LOHA LOKR", "rank"},
-	{"rank_pattern", free, "LORA LOHA LOKR", "ranks of single modules: {name: rank}"},
-	{"alpha_pattern", free, "LORA LOHA LOKR", "alphas of single modules: {name: alpha}"},
+// sharedKeys are the keys that package format knows, by what a run may do with them. Which methods
+// have them, format.SharedKeys says.
+var sharedKeys = []adapterKey{
+	{name: "peft_type", kind: text, usage: "adapter method: " + orList(adapters.Methods())},
+	{name: "target_modules", kind: targets, usage: "modules to adapt: names, a regular expression, or all-linear"},
+	{name: "exclude_modules", kind: targets, usage: "modules to leave alone"},
+	{name: "modules_to_save", kind: list, usage: "modules trained in full, such as classifier"},
+	{name: "layers_to_transform", kind: free, usage: "layer numbers to adapt"},
+	{name: "layers_pattern", kind: free, usage: "name of the list that layer numbers count in"},
+	{name: "rank_pattern", kind: free, usage: "ranks of single modules: {name: rank}"},
+	{name: "alpha_pattern", kind: free, usage: "alphas of single modules: {name: alpha}"},
+	{name: "auto_mapping", kind: written},
+	{name: "base_model_name_or_path", kind: written},
+	{name: "inference_mode", kind: written},
+	{name: "peft_version", kind: written},
+	{name: "revision", kind: written},
+	{name: "task_type", kind: written},
+}
 
-	{"lora_alpha", number, "LORA ADALORA", "scale: the update counts lora_alpha / r"},
-	{"lora_dropout", share, "LORA ADALORA", "dropout before the adapter"},
-	{"fan_in_fan_out", truth, "LORA ADALORA IA3", "weights are stored [in, out]"},
-	{"bias", text, "LORA ADALORA", "biases to train: none, all or lora_only"},
-	{"init_lora_weights", word, "LORA ADALORA", "how new adapters begin: true, false, gaussian …"},
-	{"use_rslora", truth, "LORA ADALORA", "scale by the root of the rank"},
-	{"use_dora", truth, "LORA", "train the magnitude of each weight row as well"},
-	{"lora_bias", truth, "LORA", "give the adapter a bias"},
-	{"layer_replication", free, "LORA", ""},
-	{"target_parameters", free, "LORA", ""},
-	{"trainable_token_indices", free, "LORA ADALORA", ""},
-	{"loftq_config", free, "LORA ADALORA", ""},
-	{"eva_config", free, "LORA ADALORA", ""},
-	{"corda_config", free, "LORA ADALORA", ""},
-	{"lora_ga_config", free, "LORA ADALORA", ""},
-	{"kasa_config", free, "LORA ADALORA", ""},
-	{"velora_config", free, "LORA ADALORA", ""},
-	{"monteclora_config", free, "LORA ADALORA", ""},
-	{"arrow_config", free, "LORA ADALORA", ""},
-	{"alora_invocation_tokens", free, "LORA ADALORA", ""},
-	{"ensure_weight_tying", truth, "LORA ADALORA", ""},
-	{"megatron_config", free, "LORA ADALORA", ""},
-	{"megatron_core", free, "LORA ADALORA", ""},
-	{"use_qalora", truth, "LORA ADALORA", ""},
-	{"qalora_group_size", whole, "LORA ADALORA", ""},
-	{"use_bdlora", free, "LORA ADALORA", ""},
+// adapterKeys are the shared keys and those of every method in package adapters.
+var adapterKeys = func() []adapterKey {
+	keys := slices.Clone(sharedKeys)
+	add := func(method, name string, k adapterKey) {
+		i := slices.IndexFunc(keys, func(known adapterKey) bool { return known.name == name })
+		if i < 0 {
+			k.name, i = name, len(keys)
+			keys = append(keys, k)
+		}
+		if keys[i].usage == "" && keys[i].kind != written {
+			keys[i].kind, keys[i].usage = k.kind, k.usage
+		}
+		keys[i].of = append(keys[i].of, method)
+	}
+	for _, method := range adapters.Methods() {
+		for _, name := range format.SharedKeys(method) {
+			add(method, name, adapterKey{})
+		}
+		for _, s := range adapters.Settings(method) {
+			add(method, s.Key, adapterKey{kind: kindOf(s), usage: s.Usage})
+		}
+	}
+	return keys
+}()
 
-	{"init_r", positive, "ADALORA", "rank at the beginning"},
-	{"target_r", positive, "ADALORA", "average rank at the end"},
-	{"tinit", whole, "ADALORA", "steps before pruning begins"},
-	{"tfinal", whole, "ADALORA", "steps after pruning has ended"},
-	{"deltaT", positive, "ADALORA", "steps between two prunings"},
-	{"beta1", share, "ADALORA", "smoothing of the sensitivity"},
-	{"beta2", share, "ADALORA", "smoothing of its uncertainty"},
-	{"orth_reg_weight", number, "ADALORA", "weight of the orthogonality penalty"},
-	{"total_step", positive, "ADALORA", "steps of the whole training; default: as planned"},
+// kindOf is what a method's setting may be.
+func kindOf(s adapters.Setting) keyKind {
+	if k, ok := map[string]keyKind{"positive": positive, "share": share, "word": word}[s.Is]; ok {
+		return k
+	}
+	switch s.Type {
+	case reflect.TypeFor[bool](), reflect.TypeFor[*bool]():
+		return truth
+	case reflect.TypeFor[string]():
+		return text
+	case reflect.TypeFor[int]():
+		return whole
+	case reflect.TypeFor[float64]():
+		return number
+	case reflect.TypeFor[format.Targets]():
+		return targets
+	}
+	return free
+}
 
-	{"alpha", number, "LOHA LOKR", "scale: the update counts alpha / r"},
-	{"rank_dropout", share, "LOHA LOKR", "dropout of ranks"},
-	{"module_dropout", share, "LOHA LOKR", "dropout of whole adapters"},
-	{"use_effective_conv2d", truth, "LOHA LOKR", "decompose convolutions by kernel position"},
-	{"init_weights", word, "LOHA LOKR", "how new adapters begin"},
-	{"decompose_both", truth, "LOKR", "decompose the left factor too"},
-	{"decompose_factor", whole, "LOKR", "size of the left factor; -1: balanced"},
-	{"rank_dropout_scale", truth, "LOKR", "scale up what rank dropout leaves"},
-
-	{"feedforward_modules", targets, "IA3", "target modules whose input is scaled, not their output"},
-	{"init_ia3_weights", truth, "IA3", "begin with ones"},
-
-	{"auto_mapping", written, "", ""},
-	{"base_model_name_or_path", written, "", ""},
-	{"inference_mode", written, "", ""},
-	{"peft_version", written, "", ""},
-	{"revision", written, "", ""},
-	{"task_type", written, "", ""},
+// orList joins names as in "LORA, LOHA or IA3".
+func orList(names []string) string {
+	last := len(names) - 1
+	return strings.Join(names[:last], ", ") + " or " + names[last]
 }
 
 var (
-	adapterMethods = []string{"LORA", "ADALORA", "LOHA", "LOKR", "IA3"}
-	nameSpellings  = []string{"transformers5", "transformers4", "both"}
-	biasChoices    = []string{"none", "all", "lora_only"}
+	nameSpellings = []string{"transformers5", "transformers4", "both"}
+	biasChoices   = []string{"none", "all", "lora_only"}
 )
 
-func (k adapterKey) obeyedBy(method string) bool {
-	return k.of == "" || slices.Contains(strings.Fields(k.of), method)
+func (k adapterKey) isOf(method string) bool { return slices.Contains(k.of, method) }
+
+// obeys tells whether a run with the method does something with the key.
+func obeys(method, name string) bool {
+	if slices.Contains(format.SharedKeys(method), name) {
+		return true
+	}
+	return slices.ContainsFunc(adapters.Settings(method), func(s adapters.Setting) bool { return s.Key == name && s.Usage != "" })
 }
 
 func findAdapterKey(name string) (adapterKey, bool) {
@@ -197,22 +207,26 @@ func findAdapterKey(name string) (adapterKey, bool) {
 	return adapterKeys[i], true
 }
 
-// problems checks what only all keys together show.
+// problems checks what only all keys together show. What hubtool cannot do, as opposed to what is
+// wrong, is left to check.
 func (a *AdapterKeys) problems() []string {
 	var p []string
 	method := a.PeftType()
-	if !slices.Contains(adapterMethods, method) {
-		return []string{fmt.Sprintf("adapter.peft_type is %q, but must be one of %s%s", method, strings.Join(adapterMethods, ", "), didYouMean(method, adapterMethods))}
-	}
 	if !slices.Contains(nameSpellings, a.Names) {
 		p = append(p, fmt.Sprintf("adapter.names is %q, but must be one of %s%s", a.Names, strings.Join(nameSpellings, ", "), didYouMean(a.Names, nameSpellings)))
 	}
+	switch {
+	case slices.Contains(adapters.Methods(), method):
+	case slices.Contains(adapters.OtherMethods, method):
+		return p
+	default:
+		return append(p, fmt.Sprintf("adapter.peft_type is %q, but must be one of %s%s", method, orList(adapters.Methods()), didYouMean(method, adapters.Methods())))
+	}
 	for _, v := range a.values {
-		k, known := findAdapterKey(v.name)
-		if known && !k.obeyedBy(method) {
+		if k, known := findAdapterKey(v.name); known && !k.isOf(method) {
 			var valid []string
 			for _, other := range adapterKeys {
-				if other.of != "" && other.obeyedBy(method) {
+				if other.usage != "" && obeys(method, other.name) {
 					valid = append(valid, other.name)
 				}
 			}
@@ -222,5 +236,17 @@ func (a *AdapterKeys) problems() []string {
 	if bias := a.Get("bias"); bias != nil && !slices.Contains(biasChoices, strings.Trim(string(bias), `"`)) {
 		p = append(p, fmt.Sprintf("adapter.bias is %s, but must be one of %s", bias, strings.Join(biasChoices, ", ")))
 	}
+	if err := a.check(); len(p) == 0 && errors.Is(err, format.ErrConfig) {
+		p = append(p, "adapter: "+strings.TrimPrefix(err.Error(), format.ErrConfig.Error()+": "))
+	}
 	return p
+}
+
+// check is an error for settings that package adapters does not take for a new adapter.
+func (a *AdapterKeys) check() error {
+	cfg, err := format.ParseAdapterConfig(a.JSON())
+	if err != nil {
+		return err
+	}
+	return adapters.CheckNew(cfg)
 }

@@ -40,6 +40,7 @@ type Training struct {
 
 	FP16                  Half     `yaml:"fp16" usage:"half precision: true, false, or auto for where the engine has it"`
 	BF16                  Half     `yaml:"bf16" usage:"bfloat16: true, false, or auto for where the engine has it"`
+	OrthogonalityPenalty  bool     `yaml:"orthogonality_penalty" usage:"add ADALORA's penalty, weighted by orth_reg_weight, to the loss; PEFT does not for image classifiers"`
 	InitAdapter           string   `yaml:"init_adapter" usage:"start from the weights of this adapter"`
 	IgnoreMismatchedSizes bool     `yaml:"ignore_mismatched_sizes" usage:"replace a classifier head of another size in the base"`
 	ResumeFromCheckpoint  AutoPath `yaml:"resume_from_checkpoint" usage:"true for the newest in output_dir, or a checkpoint's path"`
@@ -104,12 +105,15 @@ func (e *env) loadConfig(path string) (*Config, error) {
 	}
 	r.flags(cfg, e.settings)
 	r.add(cfg.problems()...)
+	doing := "reading the settings"
+	if path != "" {
+		doing = fmt.Sprintf("reading %q", path)
+	}
 	if len(r.problems) > 0 {
-		doing := "reading the settings"
-		if path != "" {
-			doing = fmt.Sprintf("reading %q", path)
-		}
 		return nil, usage(doing, r.problems...)
+	}
+	if err := cfg.Adapter.check(); err != nil {
+		return nil, fmt.Errorf("%s: adapter: %w", doing, err)
 	}
 	return cfg, nil
 }
@@ -167,6 +171,10 @@ func (c *Config) problems() []string {
 	idle(t.EvalSteps != was.EvalSteps && t.EvalStrategy != "steps", "training.eval_steps", "eval_strategy is "+t.EvalStrategy)
 	idle(t.SaveSteps != was.SaveSteps && t.SaveStrategy != "steps", "training.save_steps", "save_strategy is "+t.SaveStrategy)
 	idle(t.SaveTotalLimit != was.SaveTotalLimit && t.SaveStrategy == "no", "training.save_total_limit", "save_strategy is no")
+	penalty, weight := c.Adapter.PeftType() == "ADALORA", string(c.Adapter.Get("orth_reg_weight"))
+	idle(t.OrthogonalityPenalty && !penalty, "training.orthogonality_penalty", c.Adapter.PeftType()+" has none")
+	idle(t.OrthogonalityPenalty && penalty && weight == "0", "training.orthogonality_penalty", "adapter.orth_reg_weight is 0")
+	idle(!t.OrthogonalityPenalty && penalty && weight != "" && weight != "0.5", "adapter.orth_reg_weight", "training.orthogonality_penalty is false")
 	idle(t.HubModelID != "" && !t.PushToHub, "training.hub_model_id", "push_to_hub is false")
 	idle(t.HubPrivateRepo && !t.PushToHub, "training.hub_private_repo", "push_to_hub is false")
 

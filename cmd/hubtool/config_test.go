@@ -209,7 +209,7 @@ func TestConfigProblems(t *testing.T) {
 			`adapter.lora_alpha does nothing: LOHA has no such key`,
 		}},
 		{"unknown method", small + "adapter: {peft_type: LORAX}\n", nil, []string{
-			`adapter.peft_type is "LORAX", but must be one of LORA, ADALORA, LOHA, LOKR, IA3, did you mean "LORA"?`,
+			`adapter.peft_type is "LORAX", but must be one of LORA, ADALORA, LOHA, LOKR or IA3, did you mean "LORA"?`,
 		}},
 		{"flags", small, []string{"--rank=x", "--training.max-steps=y", "--precision=int4", "--transforms.train=[", "--adapter.lora-dropout=2"}, []string{
 			`--precision is "int4", but must be fp32, fp16, bf16 or auto`,
@@ -218,7 +218,17 @@ func TestConfigProblems(t *testing.T) {
 			`--adapter.lora-dropout is "2", but must be a number from 0 to below 1`,
 			`--rank is "x", but must be a whole number, 1 or more`,
 		}},
-		{"rank of a method without", small, []string{"--method=ia3", "--rank=4"}, []string{`--rank does nothing: IA3 has no such setting`}},
+		{"rank of a method without", small, []string{"--method=ia3", "--rank=4"}, []string{
+			`--rank does nothing: IA3 has no such setting`,
+			`adapter: feedforward_modules is missing: name the target modules whose inputs are scaled, or set it to [] for none`,
+		}},
+		{"a key that PEFT's class has and does not obey", small, []string{"--method=adalora", "--adapter.use-rslora"}, []string{`adapter: use_rslora does nothing for AdaLoRA`}},
+		{"a rank that AdaLoRA has not", small + "adapter: {peft_type: ADALORA, r: 4}\n", nil, []string{`adapter: r does nothing for AdaLoRA, whose ranks are init_r and target_r`}},
+		{"patterns that AdaLoRA has not", small + "adapter: {peft_type: ADALORA, alpha_pattern: {query: 2}}\n", nil, []string{`adapter: alpha_pattern does nothing for AdaLoRA`}},
+		{"layers that IA3 cannot choose", small + "adapter: {peft_type: IA3, feedforward_modules: [], layers_to_transform: [1]}\n", nil, []string{`adapter.layers_to_transform does nothing: IA3 has no such key`}},
+		{"data of another initialisation", small + "adapter: {eva_config: {rho: 2}}\n", nil, []string{`adapter: eva_config does nothing for LoRA`}},
+		{"a penalty of no method", small, []string{"--training.orthogonality-penalty"}, []string{`training.orthogonality_penalty does nothing: LORA has none`}},
+		{"a weight of no penalty", small + "adapter: {peft_type: ADALORA, orth_reg_weight: 0.1}\n", nil, []string{`adapter.orth_reg_weight does nothing: training.orthogonality_penalty is false`}},
 		{"idle keys", "model: m\ndataset: {path: d, eval_split: test, test_size: 0.5}\ntraining: {output_dir: o, hub_model_id: a/b, eval_steps: 7, fp16: true, bf16: true}\n", nil, []string{
 			`dataset.eval_split and dataset.test_size exclude each other`,
 			`training.fp16 and training.bf16 exclude each other`,

@@ -77,7 +77,7 @@ func (e *env) configFlags() []cli.Flag {
 		}
 		flags = append(flags, &cli.GenericFlag{Name: value.flag, Usage: f.usage, Category: category, Value: value})
 	}
-	keys := append([]adapterKey{{"names", text, "", "module names in the files: transformers5, transformers4 or both"}}, adapterKeys...)
+	keys := append([]adapterKey{{name: "names", kind: text, usage: "module names in the files: " + orList(nameSpellings)}}, adapterKeys...)
 	for _, k := range keys {
 		if k.kind == written {
 			continue
@@ -152,8 +152,8 @@ func (r *configReader) flags(cfg *Config, settings []setting) {
 		i := slices.IndexFunc(shortFlags, func(f shortFlag) bool { return f.name == s.key })
 		obeyed := 0
 		for _, key := range shortFlags[i].keys {
-			k, isAdapter := findAdapterKey(strings.TrimPrefix(key, "adapter."))
-			if !isAdapter || k.obeyedBy(cfg.Adapter.PeftType()) {
+			name, isAdapter := strings.CutPrefix(key, "adapter.")
+			if !isAdapter || obeys(cfg.Adapter.PeftType(), name) {
 				r.set(cfg, setting{s.flag, key, s.text})
 				obeyed++
 			}

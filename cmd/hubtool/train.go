@@ -157,7 +157,7 @@ func (e *env) plan(ctx context.Context, cfg *Config, dryRun bool) (p *plan, err 
 		return nil, usage("reading the settings", "adapter."+err.Error())
 	}
 	t := cfg.Training
-	p.job = train.Job{Model: c.Model, Weights: c.Weights, Adapter: a, Names: names, Labels: c.Labels, Config: t.Config}
+	p.job = train.Job{Model: c.Model, Weights: c.Weights, Adapter: a, Names: names, Labels: c.Labels, Config: t.Config, Penalty: t.OrthogonalityPenalty}
 	p.job.Train, err = p.loader(trainRows, "transforms.train", cfg.Transforms.Train, []any{map[string]any{"RandomResizedCrop": p.size()}, "RandomHorizontalFlip", "ToTensor", "Normalize"})
 	if err != nil {
 		return nil, err
