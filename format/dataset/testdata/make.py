@@ -1,12 +1,14 @@
 """Make the fixtures and golden files of package dataset with the real `datasets`, numpy and pyarrow.
 
-    python make.py        # rewrites this folder; needs datasets 5.2, Pillow, pyarrow
+    python make.py            # rewrites this folder; needs datasets 5.2, Pillow, pyarrow
+    python make.py --out DIR  # elsewhere: make_goldens.py --check compares that with what is committed
 
 Fixtures are small data sets, a folder each. rows.json says what `load_dataset` reads from them: per split the number of
 rows, and an MD5 over one line "<MD5 of the image file> <label> <file name>" per row. files.json, globs.json, slices.json
 and shuffles.json hold what its functions answer for trees of file names, patterns, split expressions and seeds.
 """
 
+import argparse
 import hashlib
 import io
 import json
@@ -17,8 +19,11 @@ import sys
 import tempfile
 import zipfile
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(HERE)))
+SCRIPT = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(SCRIPT)))
+parser = argparse.ArgumentParser()
+parser.add_argument("--out", default=SCRIPT)
+HERE = os.path.abspath(parser.parse_args().out)
 TEMP = tempfile.mkdtemp()
 os.environ["HF_DATASETS_CACHE"] = os.path.join(TEMP, "cache")
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -129,7 +134,7 @@ def case(directory: str, name: str = "", config: str | None = None, label: str |
             "md5": hashlib.md5("".join(x + "\n" for x in lines).encode()).hexdigest(),
         })  # fmt: skip
     CASES.append({
-        "dir": directory if not os.path.isabs(directory) else os.path.relpath(directory, HERE),
+        "dir": directory if not os.path.isabs(directory) else os.path.relpath(directory, SCRIPT),
         "name": name, "options": {**({"Config": config} if config else {}), **(options or {})},
         "names": names, "splits": splits,
     })  # fmt: skip

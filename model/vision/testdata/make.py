@@ -1,12 +1,14 @@
 """Makes the golden files of this folder with Pillow and torchvision:
 
     python make.py            # pillow 13.0, torchvision 0.29, transformers 5.23, numpy
+    python make.py --out DIR  # elsewhere: make_goldens.py --check compares that with what is committed
 
 images.zip holds the encoded images, images.json what Pillow makes of each: size and MD5 of the RGB
 bytes of exif_transpose(image).convert("RGB"), or "error". The other files are described where they
 are written. Nothing depends on the time or on a random seed of the machine.
 """
 
+import argparse
 import hashlib
 import io
 import json
@@ -21,7 +23,9 @@ import torchvision.transforms as T
 from PIL import Image, ImageOps
 from transformers import ViTImageProcessorPil
 
-HERE = Path(__file__).parent
+parser = argparse.ArgumentParser()
+parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+HERE = parser.parse_args().out
 
 
 def picture(w, h, seed=0, mode="RGB"):
