@@ -18,8 +18,9 @@ type archive struct {
 	members map[string]*zip.File
 }
 
-// maxMember bounds the memory that one member of an archive may claim.
-const maxMember = 1 << 30
+// maxMember bounds the memory that one member of an archive may claim: as much as the pixels of the largest image that
+// Pillow reads.
+const maxMember = 1 << 29
 
 func openArchive(name string) (*archive, error) {
 	z, err := zip.OpenReader(name)

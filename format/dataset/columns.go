@@ -39,7 +39,7 @@ func chooseImage(columns []column, asked string) (column, error) {
 }
 
 // chooseLabel picks the label column: the one asked for, else the only one of type ClassLabel, else the only one called
-// label or labels. An unlabelled data set gives a column without a name if that is permitted.
+// label, labels or, as in a WebDataset, cls. An unlabelled data set gives a column without a name if that is permitted.
 func chooseLabel(columns []column, opts Options) (column, error) {
 	if asked := opts.LabelColumn; asked != "" {
 		c, err := askedColumn(columns, asked)
@@ -48,12 +48,20 @@ func chooseLabel(columns []column, opts Options) (column, error) {
 		}
 		return c, err
 	}
-	conventional := func(c column) bool { return (c.name == "label" || c.name == "labels") && c.holdsLabels }
-	declared := func(c column) bool { return c.kind == classLabelKind && c.holdsLabels }
-	if opts.Unlabelled && !slices.ContainsFunc(columns, declared) && !slices.ContainsFunc(columns, conventional) {
+	if opts.Unlabelled && !hasLabel(columns) {
 		return column{}, nil
 	}
-	return onlyColumn(columns, "label", declared, conventional)
+	return onlyColumn(columns, "label", declaredLabel, conventionalLabel)
+}
+
+func declaredLabel(c column) bool { return c.kind == classLabelKind && c.holdsLabels }
+
+func conventionalLabel(c column) bool {
+	return slices.Contains([]string{"label", "labels", "cls"}, c.name) && c.holdsLabels
+}
+
+func hasLabel(columns []column) bool {
+	return slices.ContainsFunc(columns, declaredLabel) || slices.ContainsFunc(columns, conventionalLabel)
 }
 
 func askedColumn(columns []column, asked string) (column, error) {

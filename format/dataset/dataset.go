@@ -1,5 +1,5 @@
 // Package dataset reads image-classification data sets from local disk: Hub data-set repositories, folders of parquet
-// files and folders of images. It finds configurations, splits, class names and rows as the Python package datasets
+// files, folders of images, WebDataset archives and tables that name image files. It finds configurations, splits, class names and rows as the Python package datasets
 // does, so that a script and hubtool given the same directory see the same rows in the same order.
 //
 //	d, err := dataset.Open("food101", dataset.Options{})
@@ -129,8 +129,14 @@ func (d *Dataset) open(opts Options) error {
 		err = d.openParquet(files, splits, declared.features, opts)
 	case imageFolderKind:
 		err = d.openFolder(files, splits, cfg, opts)
+	case webDatasetKind:
+		err = d.openWebDataset(files, splits, declared.features, opts)
+	case csvKind, jsonKind:
+		err = d.openTables(files, splits, declared.features, opts)
+	case "arrow":
+		err = fmt.Errorf("%w: these are the arrow files of save_to_disk; write them with push_to_hub or to_parquet instead", ErrUnsupported)
 	default:
-		err = fmt.Errorf("%w: these are %s files; parquet files and folders of images are read", ErrUnsupported, kind)
+		err = fmt.Errorf("%w: these are %s files; parquet, folders of images, WebDataset tar files and tables that name images are read", ErrUnsupported, kind)
 	}
 	if err != nil {
 		return err

@@ -143,7 +143,22 @@ func TestErrors(t *testing.T) {
 			files: map[string]string{"README.md": readme("configs:\n- config_name: a\n  data_files: https://example.com/a.parquet")},
 			kind:  ErrUnsupported, text: []string{"https://example.com/a.parquet"},
 		},
-		{name: "text", files: map[string]string{"a.csv": "x"}, kind: ErrUnsupported, text: []string{"csv files"}},
+		{name: "text", files: map[string]string{"a.txt": "x"}, kind: ErrUnsupported, text: []string{"text files"}},
+		{name: "saved to disk", files: map[string]string{"a.arrow": "x"}, kind: ErrUnsupported, text: []string{"push_to_hub"}},
+		{name: "table without images", files: map[string]string{"a.csv": "x,label\n1,2\n"}, kind: ErrColumn, text: []string{"image column", "x, label", "card"}},
+		{
+			name: "numbers as images", files: map[string]string{"a.csv": "x,label\n1,2\n"}, opts: Options{ImageColumn: "x"},
+			kind: ErrColumn, text: []string{`"x" holds no images`},
+		},
+		{
+			name: "images elsewhere", files: map[string]string{"a.jsonl": `{"x":"https://example.com/1.png","label":1}`}, opts: Options{ImageColumn: "x"},
+			kind: ErrUnsupported, text: []string{"a.jsonl", "row 0", "https://example.com/1.png"},
+		},
+		{
+			name: "tables of two kinds", files: map[string]string{"train-1.csv": "x,label\na.png,2\n", "train-2.csv": "x,kind\na.png,2\n"},
+			opts: Options{ImageColumn: "x"}, kind: ErrColumn, text: []string{"train-2.csv", `"label"`},
+		},
+		{name: "broken table", files: map[string]string{"a.json": "[{]"}, kind: ErrDamaged, text: []string{"a.json"}},
 		{
 			name: "two kinds", files: map[string]string{"train.csv": "x", "test.parquet": threeClasses},
 			kind: ErrUnsupported, text: []string{"csv", "parquet"},

@@ -1,6 +1,7 @@
 package dataset
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"path/filepath"
@@ -151,6 +152,7 @@ func folderLabels(parts [][]folderPart, drop *bool) []string {
 
 // folderShard is a list of image files with a label each.
 type folderShard struct {
+	name   string // of the table that lists them; "": the source's
 	source imageSource
 	names  []string // "" where a metadata row names no file
 	labels []cell   // nil: unlabelled
@@ -158,7 +160,7 @@ type folderShard struct {
 	codes  []int32
 }
 
-func (s *folderShard) path() string           { return s.source.path() }
+func (s *folderShard) path() string           { return cmp.Or(s.name, s.source.path()) }
 func (s *folderShard) rows() int              { return len(s.names) }
 func (s *folderShard) setCoder(c *labelCoder) { s.coder = c }
 func (s *folderShard) Close() error           { return nil }

@@ -10,11 +10,14 @@ import (
 	"strings"
 )
 
-// Kinds of data files, named as datasets names its builders. Only two are read here; the others are known so that the
+// Kinds of data files, named as datasets names its builders. These are read here; the others are known so that the
 // most frequent extension decides as it does there, and so that an error can say what was found.
 const (
 	parquetKind     = "parquet"
 	imageFolderKind = "imagefolder"
+	webDatasetKind  = "webdataset"
+	csvKind         = "csv"
+	jsonKind        = "json"
 )
 
 // folderKinds also know their extensions in capitals; other kinds do not.
@@ -25,8 +28,8 @@ var kindExtensions = map[string]string{
 	imageFolderKind: "blp bmp dib bufr cur pcx dcx dds ps eps fit fits fli flc ftc ftu gbr gif grib png apng jp2 j2k jpc jpf " +
 		"jpx j2c icns ico im iim tif tiff jfif jpe jpg jpeg msp pcd pxr pbm pgm ppm pnm psd bw rgb rgba sgi ras tga icb vda " +
 		"vst webp wmf emf xbm xpm",
-	"csv": "csv tsv", "json": "json jsonl ndjson", "arrow": "arrow", "text": "txt", "conll": "conll conllu",
-	"webdataset": "tar", "xml": "xml", "hdf5": "hdf5 h5", "eval": "eval", "harbor": "toml md", "lance": "lance",
+	csvKind: "csv tsv", jsonKind: "json jsonl ndjson", "arrow": "arrow", "text": "txt", "conll": "conll conllu",
+	webDatasetKind: "tar", "xml": "xml", "hdf5": "hdf5 h5", "eval": "eval", "harbor": "toml md", "lance": "lance",
 	"tsfile": "tsfile", "vortex": "vortex", "fasta": "fa fasta fna ffn faa frn afa", "genbank": "gb gbk genbank",
 	"fastq": "fq fastq", "pdb": "pdb ent", "mmcif": "cif mmcif",
 	"audiofolder": "mpg aiff au avr caf flac htk svx mat4 mat5 mpc2k ogg paf pvf raw rf64 sd2 sds ircam voc w64 wav nist " +

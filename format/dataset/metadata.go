@@ -63,7 +63,7 @@ func (d *Dataset) openMetadata(splits []splitFiles, parts [][]folderPart, opts O
 	for i, s := range splits {
 		var shards []shard
 		for _, m := range bySplit[i] {
-			one, err := m.table.shard(m.source, image.name, label.name)
+			one, err := m.table.shard(m.source, image.name, label.name, belowMetadata(m.table.name))
 			if err != nil {
 				return fileError(filepath.Join(m.source.path(), m.table.name), err)
 			}
@@ -78,14 +78,14 @@ func (d *Dataset) openMetadata(splits []splitFiles, parts [][]folderPart, opts O
 	return d.codeLabels(label, all)
 }
 
-// shard makes rows of a metadata table.
-func (t *table) shard(source imageSource, image, label string) (*folderShard, error) {
+// shard makes rows of a table; resolve gives the name of a cell's image in source.
+func (t *table) shard(source imageSource, image, label string, resolve func(cell) (string, error)) (*folderShard, error) {
 	s := &folderShard{source: source}
 	for i, c := range t.columns {
 		switch c.name {
 		case image:
 			for row, v := range t.cells[i] {
-				name, err := imageName(path.Dir(t.name), v)
+				name, err := resolve(v)
 				if err != nil {
 					return nil, fmt.Errorf("row %d: %w", row, err)
 				}
@@ -100,16 +100,18 @@ func (t *table) shard(source imageSource, image, label string) (*folderShard, er
 	return s, nil
 }
 
-// imageName resolves a file_name, which is relative to the folder of the metadata file and must not lead out of it.
-func imageName(dir string, v cell) (string, error) {
-	if v.null {
-		return "", nil
+// belowMetadata resolves a file_name, which is relative to the folder of the metadata file and must not lead out of it.
+func belowMetadata(file string) func(cell) (string, error) {
+	return func(v cell) (string, error) {
+		if v.null {
+			return "", nil
+		}
+		name := strings.ReplaceAll(path.Clean(v.text), `\`, "/")
+		if v.number || strings.Contains(v.text, "://") || !filepath.IsLocal(filepath.FromSlash(path.Clean(name))) {
+			return "", damaged("the file_name %q is not a relative path below the metadata file", v.text)
+		}
+		return path.Join(path.Dir(file), name), nil
 	}
-	name := strings.ReplaceAll(path.Clean(v.text), `\`, "/")
-	if v.number || strings.Contains(v.text, "://") || !filepath.IsLocal(filepath.FromSlash(path.Clean(name))) {
-		return "", damaged("the file_name %q is not a relative path below the metadata file", v.text)
-	}
-	return path.Join(dir, name), nil
 }
 
 func readTable(source imageSource, name string) (*table, error) {
@@ -120,9 +122,9 @@ func readTable(source imageSource, name string) (*table, error) {
 	t := &table{name: name}
 	switch path.Ext(name) {
 	case ".csv":
-		err = t.readCSV(text)
+		err = t.readCSV(text, ',')
 	case ".jsonl":
-		err = t.readJSONL(text)
+		err = t.readJSON(text)
 	default:
 		err = t.readParquet(text)
 	}
@@ -166,8 +168,9 @@ var missing = []string{
 	"NULL", "NaN", "None", "n/a", "nan", "null",
 }
 
-func (t *table) readCSV(text []byte) error {
+func (t *table) readCSV(text []byte, separator rune) error {
 	r := csv.NewReader(bytes.NewReader(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))))
+	r.Comma = separator
 	r.LazyQuotes = true
 	r.FieldsPerRecord = -1
 	header, err := r.Read()
@@ -234,14 +237,24 @@ func textCells(texts []string) []cell {
 	return cells
 }
 
-func (t *table) readJSONL(text []byte) error {
+// readJSON reads objects on lines of their own, or one list of them.
+func (t *table) readJSON(text []byte) error {
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.UseNumber()
+	list := bytes.HasPrefix(bytes.TrimSpace(text), []byte("["))
+	if list {
+		if _, err := decoder.Token(); err != nil {
+			return damaged("%w", err)
+		}
+	}
 	index := map[string]int{}
 	usable := []bool{}
 	for {
+		if list && !decoder.More() {
+			break
+		}
 		var row map[string]any
-		if err := decoder.Decode(&row); errors.Is(err, io.EOF) {
+		if err := decoder.Decode(&row); errors.Is(err, io.EOF) && !list {
 			break
 		} else if err != nil {
 			return damaged("row %d: %w", t.rows, err)
@@ -284,6 +297,10 @@ func jsonCell(value any) (cell, bool) {
 	case json.Number:
 		n, err := v.Int64()
 		return cell{number: true, n: n, text: v.String()}, err == nil
+	case map[string]any: // an image as datasets stores it, by its path
+		if path, ok := v["path"].(string); ok && v["bytes"] == nil {
+			return cell{text: path}, true
+		}
 	}
 	return cell{}, false
 }

@@ -9,6 +9,7 @@ and shuffles.json hold what its functions answer for trees of file names, patter
 """
 
 import argparse
+import gzip
 import hashlib
 import io
 import json
@@ -16,6 +17,7 @@ import os
 import random
 import shutil
 import sys
+import tarfile
 import tempfile
 import zipfile
 
@@ -117,6 +119,11 @@ def case(directory: str, name: str = "", config: str | None = None, label: str |
         os.chdir(where)
     loaded = load_dataset(where, config)
     os.chdir(HERE)
+    if label and "." in label and label not in next(iter(loaded.values())).features:
+        outer, inner = label.split(".")  # a member of an object
+        loaded = DatasetDict({
+            s: rows.add_column(label, [row[inner] if row else None for row in rows[outer]]) for s, rows in loaded.items()
+        })  # fmt: skip
     if encode:
         order = list(loaded)
         whole = concatenate_datasets([loaded[s] for s in order]).class_encode_column(label)
@@ -355,6 +362,65 @@ def folder_fixtures() -> None:
     case("zip-classes", read=os.path.join(TEMP, "unpacked"))
 
 
+def table_fixtures() -> None:
+    """Tables that name image files: what the card declares is cast, paths start from the working directory."""
+    for i in range(4):
+        for kind in ["csv", "json"]:
+            put(f"table-{kind}/images/{i}.png", png())
+    declared = "dataset_info:\n" + class_label_yaml(["ant", "bee"], "  ") + "configs:\n- config_name: default\n  data_files:\n"
+    card("table-csv", declared + "  - split: train\n    path: [train.csv, more.csv.gz]\n  - split: test\n    path: test.csv\n")
+    put("table-csv/train.csv", "image,label\nimages/2.png,bee\nimages/0.png,0\nimages/1.png,ant\n")
+    put("table-csv/more.csv.gz", gzip.compress(b"image,label\nimages/0.png,1\n", mtime=0))
+    put("table-csv/test.csv", "image,label\nimages/3.png,bee\nimages/1.png,\n")
+    case("table-csv", cwd=True)
+    put("table-tsv/0.png", png())
+    card("table-tsv", declared + "  - split: train\n    path: rows.tsv\n")
+    put("table-tsv/rows.tsv", "image\tlabel\n0.png\tbee\n./0.png\tant\n")
+    case("table-tsv", cwd=True)
+    card("table-json", declared + "  - split: train\n    path: train.jsonl\n  - split: test\n    path: test.json\n")
+    put("table-json/train.jsonl", '{"image": "images/1.png", "label": 1}\n{"image": "images/0.png", "label": 0}\n')
+    put("table-json/test.json", '[{"image": {"path": "images/2.png", "bytes": null}, "label": 1},\n'
+        ' {"image": {"path": "images/3.png", "bytes": null}, "label": null}]\n')  # fmt: skip
+    case("table-json", cwd=True)
+
+
+def tar(path: str, members: list[tuple[str, bytes | str]], mode: str = "w", **options) -> None:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode=mode, **options) as archive:
+        for name, content in members:
+            content = content.encode() if isinstance(content, str) else content
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    content = bytearray(out.getvalue())
+    if content[:2] == b"\x1f\x8b":
+        content[4:8] = bytes(4)  # the time
+    put(path, bytes(content))
+
+
+def webdataset_fixtures() -> None:
+    def samples(count: int, first: int = 0) -> list[tuple[str, bytes | str]]:
+        members = [("./notes", "x"), ("s/.hidden.png", "x"), ("__x__.png", "x")]
+        for i in range(first, first + count):
+            meta = {"label": ["wolf", "fox"][i % 2], "n": i, "box": [i], "ok": True}
+            members += [(f"s.x/{i:03d}.cls", f"{i % 3}\n"), (f"s.x/{i:03d}.png", png()), (f"s.x/{i:03d}.json", json.dumps(meta)),
+                        (f"s.x/{i:03d}.kind.txt", ["Ant", "bee"][i % 2])]  # fmt: skip
+        return members
+
+    tar("web/train-00.tar", samples(7), format=tarfile.PAX_FORMAT)
+    # Later samples may lack members and have others.
+    odd = [("t/9.png", png()), ("t/9.extra.bin", b"x"), ("t/10.cls", "1"), ("a-very-long-name/" * 20 + "11.png", png())]
+    tar("web/train-01.tar", samples(5, 7) + odd, format=tarfile.GNU_FORMAT)
+    tar("web/test-00.tar.gz", samples(5, 20), "w:gz")
+    tar("web/validation-00.tar.bz2", samples(6, 30), "w:bz2", format=tarfile.USTAR_FORMAT)
+    case("web", label="cls", image="png", encode=True)
+    case("web", label="kind.txt", image="png", encode=True, options={"LabelColumn": "kind.txt"})
+    case("web", label="json.label", image="png", encode=True, options={"LabelColumn": "json.label"})
+    card("web-declared", "dataset_info:\n" + class_label_yaml(["ant", "bee", "cow"], "  ").replace("name: image", "name: jpg").replace("name: label", "name: cls"))
+    tar("web-declared/train.tar", [(f"{i}.{ext}", content) for i in range(3) for ext, content in [("jpg", png()), ("cls", str(i))]])
+    case("web-declared", label="cls", image="jpg")
+
+
 # --- answers of single functions ------------------------------------------------------------------------------------
 
 
@@ -498,6 +564,8 @@ def main() -> None:
             shutil.rmtree(os.path.join(HERE, entry))
     parquet_fixtures()
     folder_fixtures()
+    table_fixtures()
+    webdataset_fixtures()
     answers = {
         "rows.json": CASES, "files.json": file_answers(), "globs.json": glob_answers(), "slices.json": slice_answers(),
         "shuffles.json": shuffle_answers(),
