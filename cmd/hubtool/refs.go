@@ -64,7 +64,9 @@ func isPath(ref string) bool {
 var modelFiles = []string{"config.json", "adapter_config.json", "model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors"}
 
 // dataExtensions mark a folder, or one below it, as a data set.
-var dataExtensions = []string{".parquet", ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+var dataExtensions = []string{
+	".parquet", ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".tar", ".gz", ".bz2", ".zip", ".csv", ".tsv", ".jsonl",
+}
 
 func holds(path string, info fs.FileInfo, want hub.RepoType) bool {
 	if !info.IsDir() {
