@@ -105,6 +105,9 @@ type Allocator interface {
 	// Allocate follows an optimizer step, the first of which is 1. It is given the parameters of each
 	// target, which it may change, and the gradients that the step used.
 	Allocate(step int, values, grads []Values)
+
+	// Left is how many ranks a target has after that, of how many at first.
+	Left(t Target) (left, of int)
 }
 
 // Penalizer is a method with a term that may be added to the loss: the mean over targets of Penalty,

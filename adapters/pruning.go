@@ -78,6 +78,14 @@ func (m *adalora) Allocate(step int, values, grads []Values) {
 	}
 }
 
+// Left counts the ranks of init_r that neither rank_pattern nor training has taken.
+func (m *adalora) Left(t Target) (left, of int) {
+	if mask := m.left(t); mask != nil {
+		return count(mask), m.InitR
+	}
+	return m.InitR, m.InitR
+}
+
 // observe updates the moving averages from parameters and the gradients of the step that made them.
 // Like torch it rounds each operation to float32.
 func (m *adalora) observe(values, grads []Values) {

@@ -32,5 +32,25 @@ func (a *Adapter) Allocate(step int, grads [][]float32) {
 	m.Allocate(step, values, gradients)
 }
 
+// RanksLeft is how many ranks a module has left.
+type RanksLeft struct {
+	Module   string // canonical
+	Left, Of int
+}
+
+// RanksLeft returns what training has left of the targets' ranks, nil for methods that take none.
+func (a *Adapter) RanksLeft() []RanksLeft {
+	m, ok := a.method.(Allocator)
+	if !ok {
+		return nil
+	}
+	var list []RanksLeft
+	for _, t := range a.Targets {
+		left, of := m.Left(t)
+		list = append(list, RanksLeft{t.Name, left, of})
+	}
+	return list
+}
+
 // State is what training depends on beside Params: empty, or tensors whose values change in place.
 func (a *Adapter) State() []Parameter { return a.state }

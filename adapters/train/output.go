@@ -13,6 +13,7 @@ import (
 
 	"go.yaml.in/yaml/v4"
 
+	"github.com/hubtool/hubtool/adapters"
 	"github.com/hubtool/hubtool/format"
 )
 
@@ -162,6 +163,7 @@ func (o *Output) card(name string) ([]byte, error) {
 	fmt.Fprintf(&b, "Trained parameters: %d of %d. Classes: %s.\n\n", trainable, all, classes(o.Job.Labels))
 	o.hyperparameters(&b)
 	o.table(&b)
+	o.ranks(&b)
 	fmt.Fprintf(&b, "### Framework versions\n\n")
 	for _, line := range o.Software {
 		fmt.Fprintf(&b, "- %s\n", line)
@@ -191,6 +193,27 @@ func (o *Output) hyperparameters(b *bytes.Buffer) {
 		{"lr_scheduler_type", c.LRSchedulerType}, {"warmup_steps", c.WarmupSteps}, {"num_epochs", o.Result.State.Epoch},
 	} {
 		fmt.Fprintf(b, "- %s: %v\n", line.name, line.value)
+	}
+	b.WriteString("\n")
+}
+
+// Ranks are those that the method has left of each module's, under the names of the files.
+func (o *Output) Ranks() []adapters.RanksLeft {
+	list := o.Job.Adapter.RanksLeft()
+	for i := range list {
+		list[i].Module = format.Spell(o.Job.Model.Type(), list[i].Module, o.Job.Names.Each()[0])
+	}
+	return list
+}
+
+func (o *Output) ranks(b *bytes.Buffer) {
+	list := o.Ranks()
+	if list == nil {
+		return
+	}
+	b.WriteString("### Ranks\n\n| Module | Left | Of |\n|---|---|---|\n")
+	for _, r := range list {
+		fmt.Fprintf(b, "| %s | %d | %d |\n", r.Module, r.Left, r.Of)
 	}
 	b.WriteString("\n")
 }

@@ -3,6 +3,7 @@ package train_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -95,5 +96,33 @@ func TestOutput(t *testing.T) {
 	write()
 	if read("README.md") != "mine" {
 		t.Error("a card that somebody wrote is gone")
+	}
+}
+
+// The card and the report say which ranks AdaLoRA has left: as many as its budget allows.
+func TestOutputNamesRanks(t *testing.T) {
+	e, err := engine.Open("go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := randomOf(t, e, "adalora/whole", t.TempDir())
+	j.Eval, j.Config.EvalStrategy, j.Config.LoadBestModelAtEnd = nil, "no", false
+	out := train.Output{Job: j, Result: run(t, j), BaseDir: filepath.Join(golden, "bases", "vit"), BaseModel: "acme/vit", Dataset: "acme/images"}
+	dir := t.TempDir()
+	if err := out.Write(context.Background(), dir); err != nil {
+		t.Fatal(err)
+	}
+	left := 0
+	for _, r := range out.Ranks() {
+		left += r.Left
+		for name, row := range map[string]string{"README.md": fmt.Sprintf("| %s | %d | 6 |", r.Module, r.Left),
+			"report.html": fmt.Sprintf("<td>%s</td><td>%d</td><td>6</td>", r.Module, r.Left)} {
+			if text, err := os.ReadFile(filepath.Join(dir, name)); err != nil || !strings.Contains(string(text), row) {
+				t.Errorf("%s has no %q (%v)", name, row, err)
+			}
+		}
+	}
+	if left != 3*len(out.Ranks()) {
+		t.Errorf("%d ranks are left of %d modules, want target_r = 3 of each on average", left, len(out.Ranks()))
 	}
 }

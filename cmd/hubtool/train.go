@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -174,6 +175,9 @@ func (e *env) plan(ctx context.Context, cfg *Config, dryRun bool) (p *plan, err 
 			return nil, usage("reading the settings", "transforms.train and transforms.eval normalise differently, but a model has one way")
 		}
 	}
+	if err := a.Plan(train.Steps(t.Config, trainRows.Len())); err != nil {
+		return nil, usage("reading the settings", "adapter: "+strings.TrimPrefix(err.Error(), format.ErrConfig.Error()+": "))
+	}
 	if p.job.Resume, err = resumeFrom(t); err != nil {
 		return nil, err
 	}
@@ -246,6 +250,9 @@ func (e *env) newAdapter(ctx context.Context, cfg *Config, c *train.Classifier) 
 	}
 	acfg.BaseModel = &cfg.Model
 	a, err := adapters.New(acfg, base, cfg.Training.Seed)
+	if errors.Is(err, format.ErrConfig) {
+		return nil, usage("reading the settings", "adapter: "+err.Error())
+	}
 	if err != nil || cfg.Training.InitAdapter == "" {
 		return a, err
 	}
@@ -352,6 +359,13 @@ func (e *env) finishTraining(ctx context.Context, p *plan, result *train.Result)
 		EvalSplit: p.evalSplit, Software: []string{"hubtool " + buildInfo().Version, "GoMLX, engine " + enginePlainName(p.engine)}}
 	if err := out.Write(ctx, dir); err != nil {
 		return nil, err
+	}
+	if ranks := out.Ranks(); ranks != nil {
+		left, of, each := 0, 0, []string{}
+		for _, r := range ranks {
+			left, of, each = left+r.Left, of+r.Of, append(each, fmt.Sprintf("%s %d", r.Module, r.Left))
+		}
+		e.note("%d of %d ranks are left: %s", left, of, strings.Join(each, ", "))
 	}
 	text, err := p.config.Encode()
 	if err != nil {
