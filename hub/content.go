@@ -14,10 +14,10 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// get asks for the content from offset from up to but excluding to; to is -1 for
-// the rest. The answer may have any status. Without a byte for the idle time-out
+// get asks an address for content from offset from up to but excluding to; to is
+// -1 for the rest. The answer may have any status. Without a byte for the idle time-out
 // the request is cancelled; done releases it.
-func (c *Client) get(ctx context.Context, src *source, from, to int64) (*http.Response, func(), error) {
+func (c *Client) get(ctx context.Context, address string, from, to int64) (*http.Response, func(), error) {
 	// A body that was encoded could not be compared or resumed.
 	h := map[string]string{"Accept-Encoding": "identity"}
 	if from > 0 || to >= 0 {
@@ -32,7 +32,7 @@ func (c *Client) get(ctx context.Context, src *source, from, to int64) (*http.Re
 		timer.Stop()
 		cancel(nil)
 	}
-	resp, err := stream(ctx, c.body, http.MethodGet, src.address(), h, nil)
+	resp, err := stream(ctx, c.body, http.MethodGet, address, h, nil)
 	if err != nil {
 		done()
 		return nil, nil, err

@@ -26,6 +26,8 @@ var (
 	ErrNetwork  = errors.New("network or server failed")               // after retries
 	ErrDamaged  = errors.New("content is damaged or hostile")          // a hash, size or name that must not be trusted
 	ErrSpace    = errors.New("not enough disk space")                  // refused before the transfer began
+	ErrChanged  = errors.New("the file changed while it was read")     // what was read of it may be of two minds
+	ErrNoRanges = errors.New("the server does not serve ranges")       // only whole files can be had
 	errTooLarge = errors.New("request is larger than the Hub accepts") // 413: a commit is split
 	errProxy    = errors.New("proxy refused the connection")           // never masked by a cached copy
 )

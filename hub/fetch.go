@@ -10,9 +10,8 @@ import (
 )
 
 var (
-	errIdle     = errors.New("no data within the time-out (HF_HUB_DOWNLOAD_TIMEOUT)")
-	errRange    = errors.New("the server sent another range than was asked for")
-	errNoRanges = errors.New("the server does not serve ranges")
+	errIdle  = errors.New("no data within the time-out (HF_HUB_DOWNLOAD_TIMEOUT)")
+	errRange = errors.New("the server sent another range than was asked for")
 )
 
 // fill completes p from src. It resumes after every cut and gives up only after
@@ -43,7 +42,7 @@ func (c *Client) fill(ctx context.Context, p *partial, src *source) error {
 			}
 			c.log.Warn("content does not match; fetching it again", "url", redactURL(src.resolve), "error", err)
 			continue
-		case expired(err) && src.forget():
+		case expired(err) && src.forget(src.address()):
 			continue
 		case !retryable(err):
 			return err
@@ -83,7 +82,7 @@ func (c *Client) fillOnce(ctx context.Context, p *partial, src *source) error {
 	}
 	if p.size-p.pos >= c.parallelFrom && c.jobs > 1 && !src.noRanges {
 		err := c.fillParallel(ctx, p, src)
-		if !errors.Is(err, errNoRanges) {
+		if !errors.Is(err, ErrNoRanges) {
 			return err
 		}
 		src.noRanges = true
@@ -93,7 +92,7 @@ func (c *Client) fillOnce(ctx context.Context, p *partial, src *source) error {
 	}
 	defer c.release()
 
-	resp, done, err := c.get(ctx, src, p.pos, -1)
+	resp, done, err := c.get(ctx, src.address(), p.pos, -1)
 	if err != nil {
 		return err
 	}

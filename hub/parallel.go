@@ -15,6 +15,7 @@ import (
 type part struct {
 	from, to int64
 	data     []byte
+	asked    string // address of the last try
 	err      error
 	done     chan struct{}
 }
@@ -32,7 +33,7 @@ func (c *Client) fillParallel(ctx context.Context, p *partial, src *source) erro
 			if c.acquire(ctx) != nil {
 				return
 			}
-			pt := &part{from: from, to: min(from+c.partSize, p.size), done: make(chan struct{})}
+			pt := &part{from: from, to: min(from+c.partSize, p.size), data: c.buffer(), done: make(chan struct{})}
 			go c.fetchPart(ctx, pt, src)
 			parts <- pt
 		}
@@ -60,15 +61,17 @@ func (c *Client) fillParallel(ctx context.Context, p *partial, src *source) erro
 	return first
 }
 
+// buffer is room for one part.
+func (c *Client) buffer() []byte {
+	if used, ok := c.buffers.Get().(*[]byte); ok && int64(cap(*used)) >= c.partSize {
+		return (*used)[:0]
+	}
+	return make([]byte, 0, c.partSize)
+}
+
 // fetchPart fills one part, resuming inside it after a cut.
 func (c *Client) fetchPart(ctx context.Context, pt *part, src *source) {
 	defer close(pt.done)
-	if used, ok := c.buffers.Get().(*[]byte); ok {
-		pt.data = (*used)[:0]
-	}
-	if int64(cap(pt.data)) < pt.to-pt.from {
-		pt.data = make([]byte, 0, c.partSize)
-	}
 	for failures := 0; ; {
 		before := len(pt.data)
 		err := c.fetchPartOnce(ctx, pt, src)
@@ -78,9 +81,9 @@ func (c *Client) fetchPart(ctx context.Context, pt *part, src *source) {
 		case ctx.Err() != nil:
 			pt.err = ctx.Err()
 			return
-		case expired(err) && src.forget():
+		case expired(err) && src.forget(pt.asked):
 			continue
-		case errors.Is(err, errNoRanges) || !retryable(err):
+		case errors.Is(err, ErrNoRanges) || !retryable(err):
 			pt.err = err
 			return
 		}
@@ -99,20 +102,24 @@ func (c *Client) fetchPart(ctx context.Context, pt *part, src *source) {
 
 func (c *Client) fetchPartOnce(ctx context.Context, pt *part, src *source) error {
 	from := pt.from + int64(len(pt.data))
-	resp, done, err := c.get(ctx, src, from, pt.to)
+	pt.asked = src.address()
+	resp, done, err := c.get(ctx, pt.asked, from, pt.to)
 	if err != nil {
 		return err
 	}
 	defer done()
+	if err := src.same(resp); err != nil {
+		return err
+	}
 	switch resp.StatusCode {
 	case http.StatusPartialContent:
 	case http.StatusOK, http.StatusRequestedRangeNotSatisfiable:
-		return errNoRanges
+		return ErrNoRanges
 	default:
 		return c.failed(resp)
 	}
 	if err := checkRange(resp.Header, from, src.size); err != nil {
-		return fmt.Errorf("%w: %w", errNoRanges, err)
+		return fmt.Errorf("%w: %w", ErrNoRanges, err)
 	}
 	src.learn(resp)
 	for from < pt.to {

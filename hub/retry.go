@@ -28,7 +28,7 @@ func retryableStatus(status int) bool {
 // retryable tells failures that another try may cure from those it cannot: what
 // the caller or a rule of ours decided, and certificates.
 func retryable(err error) bool {
-	for _, final := range []error{context.Canceled, ErrOffline, errProxy, errRedirects, errDowngrade, errMethod} {
+	for _, final := range []error{context.Canceled, ErrOffline, ErrChanged, ErrNoRanges, errProxy, errRedirects, errDowngrade, errMethod} {
 		if errors.Is(err, final) {
 			return false
 		}
