@@ -21,7 +21,8 @@ import (
 // crash. Its first line says what is merged, every other one names a file.
 type journal struct {
 	file     *os.File
-	finished map[string]MergedShard
+	noted    map[string]MergedShard // all files that were finished once
+	finished map[string]MergedShard // those of them that are there
 }
 
 const journalFile = ".hubtool-merge"
@@ -81,12 +82,13 @@ func readJournal(dir, key string) (*journal, error) {
 		f.Close()
 		return nil, nil
 	}
-	j := &journal{file: f, finished: map[string]MergedShard{}}
+	j := &journal{file: f, noted: map[string]MergedShard{}, finished: map[string]MergedShard{}}
 	for lines.Scan() {
 		var s MergedShard
 		if json.Unmarshal(lines.Bytes(), &s) != nil {
 			break
 		}
+		j.noted[s.Name] = s
 		if info, err := os.Stat(filepath.Join(dir, s.Name)); err == nil && info.Size() == s.Size {
 			j.finished[s.Name] = s
 		}
@@ -121,13 +123,9 @@ func (j *journal) remove() error { return os.Remove(j.file.Name()) }
 func (p *MergePlan) key() (string, error) {
 	h := sha256.New()
 	add := func(v any) { fmt.Fprintf(h, "%+v\n", v) }
-	add([]any{"merge 1", p.opts.Rounding, p.opts.Weights, p.opts.ShardSize, p.opts.AllowMissing, p.opts.Untie})
+	add([]any{"merge 2", p.opts.Rounding, p.opts.Weights, p.opts.ShardSize, p.opts.AllowMissing, p.opts.Untie})
 	for _, s := range p.base.Shards() {
-		info, err := os.Stat(s.Path)
-		if err != nil {
-			return "", err
-		}
-		add([]any{s.Name, info.Size(), info.ModTime().UnixNano()})
+		add([]any{s.Name, s.Version})
 		h.Write(s.Header.Raw())
 	}
 	for _, s := range p.shards {

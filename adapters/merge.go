@@ -54,6 +54,17 @@ type MergeOptions struct {
 	// Jobs is how many files are written at the same time, 2 by default.
 	Jobs int
 
+	// Readers is how many ranges of the base are read at the same time for each file, 1 by default.
+	Readers int
+
+	// SideFiles is the directory of the base's config, index and tokenizer; by default the one that
+	// its weights are in.
+	SideFiles string
+
+	// Keep leaves finished files to the next merge if this one fails or is cancelled, not only if it
+	// is killed. It is for bases that were read from afar.
+	Keep bool
+
 	// Check is called with the directory of the merged files before they get their final name. Its
 	// error is the merge's.
 	Check func(dir string) error
@@ -91,7 +102,7 @@ type MergedShard struct {
 //
 // Memory does not grow with the base. out appears when everything in it is on disk. A merge that was
 // killed leaves its finished shards in out with ".partial" added; the next one with the same inputs
-// goes on from there. One that fails or is cancelled leaves nothing.
+// goes on from there. One that fails or is cancelled leaves nothing, unless opts.Keep.
 func Merge(ctx context.Context, base *format.Checkpoint, cfg *format.ModelConfig, as []*Adapter, out string, opts MergeOptions) (MergeResult, error) {
 	p, err := PlanMerge(base, cfg, as, opts)
 	if err != nil {

@@ -355,6 +355,19 @@ func (p *MergePlan) classifier() error {
 // Result is what will be written; the hashes of files are not known yet.
 func (p *MergePlan) Result() MergeResult { return p.result }
 
+// BaseBytes is how much of the base's weights will be read.
+func (p *MergePlan) BaseBytes() int64 {
+	total := int64(0)
+	for _, s := range p.shards {
+		for _, piece := range s.pieces {
+			if _, made := piece.From.(lazy); !made {
+				total += piece.From.Info().Size()
+			}
+		}
+	}
+	return total
+}
+
 // Bytes is the size of the files of weights that will be written.
 func (p *MergePlan) Bytes() int64 {
 	total := int64(0)

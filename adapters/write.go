@@ -28,7 +28,7 @@ func (p *MergePlan) Write(ctx context.Context, out string) (result MergeResult, 
 	}
 	defer j.close()
 	defer func() {
-		if err != nil {
+		if err != nil && !p.opts.Keep {
 			os.RemoveAll(tmp)
 		}
 	}()
@@ -45,13 +45,7 @@ func (p *MergePlan) Write(ctx context.Context, out string) (result MergeResult, 
 	if err := p.writeShards(ctx, tmp, j); err != nil {
 		return result, err
 	}
-	if err := p.writeIndex(tmp); err != nil {
-		return result, err
-	}
-	if err := p.cfg.Write(tmp); err != nil {
-		return result, err
-	}
-	if err := p.sideFiles(tmp); err != nil {
+	if err := p.writeRest(tmp); err != nil {
 		return result, err
 	}
 	if err := context.Cause(ctx); err != nil {
@@ -87,10 +81,8 @@ func (p *MergePlan) writeShards(ctx context.Context, dir string, j *journal) err
 					meter(s.name, done.Size)
 					continue
 				}
-				written, err := format.Rewrite(ctx, filepath.Join(dir, s.name), s.header, s.pieces,
-					format.RewriteOptions{Progress: func(n int64) { meter(s.name, n) }})
-				if err == nil {
-					*done = MergedShard{s.name, written.Size, written.SHA256}
+				var err error
+				if *done, err = p.writeShard(ctx, dir, s, meter); err == nil {
 					err = j.note(*done)
 				}
 				if err != nil {
@@ -108,6 +100,23 @@ func (p *MergePlan) writeShards(ctx context.Context, dir string, j *journal) err
 	close(todo)
 	running.Wait()
 	return context.Cause(ctx)
+}
+
+func (p *MergePlan) writeShard(ctx context.Context, dir string, s plannedShard, meter func(string, int64)) (MergedShard, error) {
+	written, err := format.Rewrite(ctx, filepath.Join(dir, s.name), s.header, s.pieces,
+		format.RewriteOptions{Readers: p.opts.Readers, Progress: func(n int64) { meter(s.name, n) }})
+	return MergedShard{s.name, written.Size, written.SHA256}, err
+}
+
+// writeRest writes everything but weights.
+func (p *MergePlan) writeRest(dir string) error {
+	if err := p.writeIndex(dir); err != nil {
+		return err
+	}
+	if err := p.cfg.Write(dir); err != nil {
+		return err
+	}
+	return p.sideFiles(dir)
 }
 
 // meter counts bytes for all files.
@@ -140,6 +149,9 @@ func (p *MergePlan) writeIndex(dir string) error {
 
 // baseDir is the directory of the base's files.
 func (p *MergePlan) baseDir() string {
+	if p.opts.SideFiles != "" {
+		return p.opts.SideFiles
+	}
 	dir := p.base.Path()
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 		dir = filepath.Dir(dir)

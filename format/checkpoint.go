@@ -22,9 +22,10 @@ const (
 
 // A Shard is one safetensors file of a checkpoint.
 type Shard struct {
-	Name   string // base name, as an index calls it
-	Path   string
-	Header *Header
+	Name    string // base name, as an index calls it
+	Path    string // of a file on a disk; else what names it to people
+	Header  *Header
+	Version string // of the content, see [Source]
 }
 
 // A Checkpoint is an open set of tensors, in one file or in several shards.
@@ -32,7 +33,7 @@ type Shard struct {
 type Checkpoint struct {
 	path     string
 	shards   []Shard
-	files    []*shardFile // one per shard
+	files    []Source // one per shard
 	index    map[string]*fileTensor
 	warnings []string
 }
@@ -47,18 +48,26 @@ func Open(path string) (*Checkpoint, error) {
 	if err != nil {
 		return nil, err
 	}
+	dir, name := filepath.Split(file)
+	return openFrom(Folder{Path: dir, Open: openDisk(dir)}, name, path, DefaultLimits)
+}
+
+// openFrom opens the checkpoint that a file of a folder begins; path is what it is called.
+func openFrom(f Folder, name, path string, lim Limits) (*Checkpoint, error) {
 	c := &Checkpoint{path: path, index: map[string]*fileTensor{}}
-	if strings.HasSuffix(file, ".index.json") {
-		err = c.openIndex(file)
-	} else {
-		err = c.openShard(filepath.Base(file), file)
+	open := c.openShard
+	if strings.HasSuffix(name, ".index.json") {
+		open = c.openIndex
 	}
-	if err != nil {
+	if err := open(f, name, lim); err != nil {
 		c.Close()
 		return nil, err
 	}
 	return c, nil
 }
+
+// weightFiles are what a folder's weights begin with, in the order in which they are looked for.
+var weightFiles = []string{ModelFile, IndexFile, AdapterFile}
 
 // locate returns the file that a path given by the user stands for.
 func locate(path string) (string, error) {
@@ -69,7 +78,7 @@ func locate(path string) (string, error) {
 	if !info.IsDir() {
 		return path, nil
 	}
-	for _, name := range []string{ModelFile, IndexFile, AdapterFile} {
+	for _, name := range weightFiles {
 		file := filepath.Join(path, name)
 		if _, err := os.Stat(file); err == nil {
 			return file, nil
@@ -77,27 +86,38 @@ func locate(path string) (string, error) {
 			return "", at("opening", file, err)
 		}
 	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return "", at("opening", path, err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return "", noWeights(path, names)
+}
+
+// noWeights says what is wrong with a folder of these files.
+func noWeights(path string, names []string) error {
 	for _, pattern := range []string{"pytorch_model*.bin", "adapter_model.bin", "*.bin.index.json"} {
-		if found, _ := filepath.Glob(filepath.Join(escapeGlob(path), pattern)); len(found) > 0 {
-			return "", &Error{Op: "opening", Path: path, Kind: ErrUnsupported, Err: fmt.Errorf(
-				"weights are only there as %s; load them in Python and save with safe_serialization=True to get safetensors", filepath.Base(found[0]))}
+		for _, name := range names {
+			if found, _ := filepath.Match(pattern, name); found {
+				return &Error{Op: "opening", Path: path, Kind: ErrUnsupported, Err: fmt.Errorf(
+					"weights are only there as %s; load them in Python and save with safe_serialization=True to get safetensors", name)}
+			}
 		}
 	}
-	return "", &Error{Op: "opening", Path: path, Err: fmt.Errorf("no %s, %s or %s: %w", ModelFile, IndexFile, AdapterFile, fs.ErrNotExist)}
+	return &Error{Op: "opening", Path: path, Err: fmt.Errorf("no %s, %s or %s: %w", ModelFile, IndexFile, AdapterFile, fs.ErrNotExist)}
 }
 
-// escapeGlob makes a directory name literal inside a pattern.
-func escapeGlob(dir string) string {
-	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(dir)
-}
-
-func (c *Checkpoint) openIndex(file string) error {
-	ix, err := ReadIndex(file)
+func (c *Checkpoint) openIndex(f Folder, indexName string, lim Limits) error {
+	file := f.file(indexName)
+	ix, err := f.readIndex(indexName)
 	if err != nil {
-		return err
+		return at("reading", file, err)
 	}
 	for _, name := range slices.Sorted(maps.Keys(ix.shardSet())) {
-		if err := c.openShard(name, filepath.Join(filepath.Dir(file), name)); err != nil {
+		if err := c.openShard(f, name, lim); err != nil {
 			return err
 		}
 	}
@@ -122,67 +142,27 @@ func (c *Checkpoint) openIndex(file string) error {
 	return nil
 }
 
-func (c *Checkpoint) openShard(name, path string) error {
-	f, h, err := openFile(path)
+func (c *Checkpoint) openShard(f Folder, name string, lim Limits) error {
+	path := f.file(name)
+	src, err := f.Open(name)
 	if err != nil {
-		return err
+		return at("opening", path, err)
+	}
+	c.files = append(c.files, src)
+	h, err := ReadHeader(src, src.Size(), lim)
+	if err != nil {
+		return at("reading header of", path, err)
 	}
 	shard := len(c.shards)
-	c.shards = append(c.shards, Shard{Name: name, Path: path, Header: h})
-	c.files = append(c.files, f)
+	c.shards = append(c.shards, Shard{Name: name, Path: path, Header: h, Version: src.Version()})
 	for _, e := range h.Entries() {
 		if other, dup := c.index[e.Name]; dup {
 			return &Error{Op: "reading", Path: path, Tensor: e.Name, Kind: ErrDamaged,
 				Err: fmt.Errorf("also defined in %q", c.shards[other.shard].Name)}
 		}
-		c.index[e.Name] = &fileTensor{Entry: e, file: f, offset: h.DataOffset() + e.Begin, path: path, shard: shard}
+		c.index[e.Name] = &fileTensor{Entry: e, file: src, offset: h.DataOffset() + e.Begin, path: path, shard: shard}
 	}
 	return nil
-}
-
-// A shardFile is an open file, and what it was when it was opened.
-type shardFile struct {
-	*os.File
-	opened os.FileInfo
-}
-
-// unchanged fails if somebody has written to the file since it was opened: then what was read of it
-// may be of two minds.
-func (f *shardFile) unchanged() error {
-	now, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if now.Size() != f.opened.Size() || !now.ModTime().Equal(f.opened.ModTime()) {
-		return fmt.Errorf("%q changed while it was read", f.Name())
-	}
-	return nil
-}
-
-func openFile(path string) (*shardFile, *Header, error) {
-	// Asking before opening: opening a named pipe would block.
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, nil, at("opening", path, err)
-	}
-	if !info.Mode().IsRegular() {
-		return nil, nil, &Error{Op: "opening", Path: path, Kind: ErrUnsupported, Err: errors.New("not a regular file")}
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, nil, at("opening", path, err)
-	}
-	opened, err := f.Stat()
-	if err != nil {
-		f.Close()
-		return nil, nil, at("opening", path, err)
-	}
-	h, err := ReadHeader(f, opened.Size(), DefaultLimits)
-	if err != nil {
-		f.Close()
-		return nil, nil, at("reading header of", path, err)
-	}
-	return &shardFile{f, opened}, h, nil
 }
 
 // Close closes the files. Tensors cannot be read afterwards.
@@ -194,7 +174,7 @@ func (c *Checkpoint) Close() error {
 	return errors.Join(errs...)
 }
 
-// Path returns what was given to [Open].
+// Path returns what was given to [Open], or the path of the folder given to [OpenFolder].
 func (c *Checkpoint) Path() string { return c.path }
 
 // Shards returns the files in the order of their names. The slice is shared.
@@ -237,7 +217,7 @@ func (c *Checkpoint) Tensors() iter.Seq[Tensor] {
 // A fileTensor reads its data from an open file when asked.
 type fileTensor struct {
 	Entry
-	file   *shardFile
+	file   Source
 	offset int64 // in the file
 	path   string
 	shard  int

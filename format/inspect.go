@@ -62,13 +62,23 @@ func Inspect(path string) (*Report, error) {
 		return nil, err
 	}
 	defer ck.Close()
+	dir := ""
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		dir = path
+	}
+	return InspectOpen(ck, dir)
+}
+
+// InspectOpen is [Inspect] for an open checkpoint, whose configuration is in dir; "" for none.
+func InspectOpen(ck *Checkpoint, dir string) (*Report, error) {
 	var adapter *AdapterConfig
 	var model *ModelConfig
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		if adapter, err = ReadAdapterConfig(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if dir != "" {
+		var err error
+		if adapter, err = ReadAdapterConfig(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
-		if model, err = ReadModelConfig(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if model, err = ReadModelConfig(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
 	}

@@ -32,6 +32,10 @@ type Patch struct {
 // RewriteOptions are the settings of [Rewrite].
 type RewriteOptions struct {
 	Progress func(n int64) // called from one goroutine after each n bytes; nil is silent
+
+	// Readers is how many ranges of a few MB are read at the same time. The default, 1, is best for a
+	// disk; more of them fill a line on which every answer takes a while.
+	Readers int
 }
 
 // Written describes a complete file.
@@ -71,16 +75,18 @@ func Rewrite(ctx context.Context, path string, h *Header, pieces map[string]Piec
 			return err
 		}
 		hash := sha256.New()
-		r := ring{file: f, hash: hash, progress: opts.Progress}
+		r := ring{file: f, hash: hash, readers: max(1, opts.Readers), progress: opts.Progress}
 		r.sources = append(r.sources, source{size: h.DataOffset(), read: readMemory(h.prefix())})
 		for _, e := range h.entries {
 			p, ok := pieces[e.Name]
 			if !ok {
 				return &Error{Tensor: e.Name, Err: errors.New("there is nothing to write for it")}
 			}
-			s := source{tensor: e.Name, size: e.End - e.Begin, read: readTensor(p.From, e.End-e.Begin), patch: p.Patch}
-			if ft, ok := p.From.(*fileTensor); ok {
-				s.file, s.offset = ft.file, ft.offset
+			s := source{tensor: e.Name, size: e.End - e.Begin, patch: p.Patch}
+			if ft, ok := p.From.(*fileTensor); ok && ft.End-ft.Begin == s.size {
+				s.file, s.offset, s.fail = ft.file, ft.offset, ft.fail
+			} else {
+				s.read = readTensor(p.From, s.size)
 			}
 			r.sources = append(r.sources, s)
 		}
@@ -96,17 +102,9 @@ func Rewrite(ctx context.Context, path string, h *Header, pieces map[string]Piec
 	return w, err
 }
 
-// readTensor reads ranges of a tensor's data. One that does not lie in a file is asked for its bytes
-// when the first range is read.
+// readTensor gives ranges of a tensor's data, in their order. It is asked for its bytes when the first
+// one is.
 func readTensor(t Tensor, size int64) func(dst []byte, at int64) error {
-	if ft, ok := t.(*fileTensor); ok && ft.End-ft.Begin == size {
-		return func(dst []byte, at int64) error {
-			if err := readFull(ft.file, dst, ft.offset+at); err != nil {
-				return ft.fail(err)
-			}
-			return nil
-		}
-	}
 	var data []byte
 	return func(dst []byte, at int64) (err error) {
 		if at == 0 {
@@ -137,7 +135,10 @@ func ReadRange(t Tensor, dst []byte, at int64) error {
 		return &Error{Tensor: t.Info().Name, Err: fmt.Errorf("%d bytes at %d are not within its %d", len(dst), at, size)}
 	}
 	if ft, ok := t.(*fileTensor); ok {
-		return readTensor(ft, size)(dst, at)
+		if err := readFull(ft.file, dst, ft.offset+at); err != nil {
+			return ft.fail(err)
+		}
+		return nil
 	}
 	data, err := t.Bytes()
 	if err == nil {

@@ -9,8 +9,8 @@ import (
 	"sync"
 )
 
-// Data moves in chunks of this size, of which so many are on their way through one file. Smaller
-// chunks cost calls, larger ones leave the processor's cache.
+// Data moves in chunks of this size, of which so many are on their way through one file, apart from
+// those that are being read. Smaller chunks cost calls, larger ones leave the processor's cache.
 const (
 	chunkBytes = 4 << 20
 	ringChunks = 4
@@ -20,25 +20,38 @@ const (
 type source struct {
 	tensor string // "" for the header
 	size   int64
-	read   func(dst []byte, at int64) error
+	read   func(dst []byte, at int64) error // where the data is not in a file; called in order
 	patch  *Patch
-	file   *shardFile // nil if the data is not in a file
-	offset int64      // of the data in file
+	file   Source // nil if the data is not in a file
+	offset int64  // of the data in file
+	fail   func(error) error
 }
 
-// A ring writes sources one after the other. Chunks go from reading through patching and hashing to
-// writing, each step a goroutine, and back.
+// A ring writes sources one after the other. Chunks go from planning through reading, patching and
+// hashing to writing, each step a goroutine, and back.
 type ring struct {
 	file     *os.File
 	sources  []source
 	hash     hash.Hash
+	readers  int // chunks that are read at the same time
 	progress func(int64)
+	behind   map[*diskFile]*behind // of the files that are read
 }
 
 // A chunk is a range of the new file.
 type chunk struct {
-	data  []byte
-	spans []span // of it that are patched
+	data   []byte
+	ranges []fileRange // of files that fill parts of it
+	made   []span      // what fills the others
+	spans  []span      // of it that are patched
+	filled chan error  // gives what reading the ranges has come to
+}
+
+// A fileRange is read at once: tensors that follow each other in a file cost one request.
+type fileRange struct {
+	source   *source // the first one
+	offset   int64   // in the file
+	from, to int     // in the chunk
 }
 
 // A span is a run of whole blocks of one tensor inside a chunk.
@@ -48,18 +61,21 @@ type span struct {
 	data   []byte
 }
 
-var chunkPool = sync.Pool{New: func() any { return &chunk{data: make([]byte, 0, chunkBytes)} }}
+var chunkPool = sync.Pool{New: func() any {
+	return &chunk{data: make([]byte, 0, chunkBytes), filled: make(chan error, 1)}
+}}
 
 func (r *ring) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	// Every channel has room for all chunks, so that only receiving can block.
-	var steps [4]chan *chunk
+	chunks := ringChunks + r.readers - 1
+	var steps [5]chan *chunk
 	for i := range steps {
-		steps[i] = make(chan *chunk, ringChunks)
+		steps[i] = make(chan *chunk, chunks)
 	}
-	free, read, patched, hashed := steps[0], steps[1], steps[2], steps[3]
-	for range ringChunks {
+	free, planned, read, patched, hashed := steps[0], steps[1], steps[2], steps[3], steps[4]
+	for range chunks {
 		free <- chunkPool.Get().(*chunk)
 	}
 	var running sync.WaitGroup
@@ -76,11 +92,12 @@ func (r *ring) run(ctx context.Context) error {
 		})
 	}
 	running.Go(func() {
-		defer close(read)
-		if err := r.read(ctx, free, read); err != nil {
+		defer close(planned)
+		if err := r.plan(ctx, free, planned); err != nil {
 			cancel(err)
 		}
 	})
+	step(planned, read, r.read)
 	step(read, patched, (&patcher{}).patch)
 	step(patched, hashed, func(c *chunk) error { _, err := r.hash.Write(c.data); return err })
 
@@ -105,29 +122,34 @@ func (r *ring) run(ctx context.Context) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
-	for range ringChunks {
+	for range chunks {
 		chunkPool.Put(<-free)
 	}
 	return r.unchanged()
 }
 
-// read fills chunks. A chunk ends early rather than divide a block, and grows for a block that is
-// larger than it.
-func (r *ring) read(ctx context.Context, free <-chan *chunk, out chan<- *chunk) error {
+// plan decides what chunks are made of, and has them read if that is done for several at a time. A
+// chunk ends early rather than divide a block, and grows for a block that is larger than it.
+func (r *ring) plan(ctx context.Context, free <-chan *chunk, out chan<- *chunk) error {
 	take := func() (*chunk, error) {
 		select {
 		case c := <-free:
-			c.spans = c.spans[:0]
+			c.ranges, c.made, c.spans = c.ranges[:0], c.made[:0], c.spans[:0]
 			return c, context.Cause(ctx)
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
 	}
+	pass := func(c *chunk) {
+		if r.readers > 1 {
+			go func() { c.filled <- c.readRanges() }()
+		}
+		out <- c
+	}
 	c, err := take()
 	if err != nil {
 		return err
 	}
-	behind := map[*shardFile]*behind{}
 	for i := range r.sources {
 		s := &r.sources[i]
 		for at := int64(0); at < s.size; {
@@ -137,7 +159,7 @@ func (r *ring) read(ctx context.Context, free <-chan *chunk, out chan<- *chunk) 
 			}
 			n := min(s.size-at, room/block*block)
 			if n == 0 && len(c.data) > 0 {
-				out <- c
+				pass(c)
 				if c, err = take(); err != nil {
 					return err
 				}
@@ -147,25 +169,71 @@ func (r *ring) read(ctx context.Context, free <-chan *chunk, out chan<- *chunk) 
 				n = block
 				c.data = make([]byte, 0, block)
 			}
-			dst := c.data[len(c.data) : int64(len(c.data))+n]
-			if err := s.read(dst, at); err != nil {
-				return inTensorOf(s, err)
-			}
-			c.data = c.data[:int64(len(c.data))+n]
-			if s.patch != nil {
-				c.spans = append(c.spans, span{s, at, dst})
-			}
-			if s.file != nil {
-				if behind[s.file] == nil {
-					behind[s.file] = newBehind(s.file.File)
-				}
-				behind[s.file].moved(s.offset+at, s.offset+at+n)
-			}
+			c.add(s, at, n)
 			at += n
 		}
 	}
 	if len(c.data) > 0 {
-		out <- c
+		pass(c)
+	}
+	return nil
+}
+
+// add plans the next n bytes of a chunk.
+func (c *chunk) add(s *source, at, n int64) {
+	from := len(c.data)
+	c.data = c.data[:from+int(n)]
+	part := span{s, at, c.data[from:]}
+	if s.patch != nil {
+		c.spans = append(c.spans, part)
+	}
+	if s.file == nil {
+		c.made = append(c.made, part)
+		return
+	}
+	if last := len(c.ranges) - 1; last >= 0 {
+		r := &c.ranges[last]
+		if r.source.file == s.file && r.to == from && r.offset+int64(r.to-r.from) == s.offset+at {
+			r.to = len(c.data)
+			return
+		}
+	}
+	c.ranges = append(c.ranges, fileRange{s, s.offset + at, from, len(c.data)})
+}
+
+func (c *chunk) readRanges() error {
+	for _, r := range c.ranges {
+		if err := readFull(r.source.file, c.data[r.from:r.to], r.offset); err != nil {
+			return r.source.fail(err)
+		}
+	}
+	return nil
+}
+
+// read completes chunks in the order of the file.
+func (r *ring) read(c *chunk) error {
+	if r.readers > 1 {
+		if err := <-c.filled; err != nil {
+			return err
+		}
+	} else if err := c.readRanges(); err != nil {
+		return err
+	}
+	for _, f := range c.ranges {
+		if r.behind == nil {
+			r.behind = map[*diskFile]*behind{}
+		}
+		if disk, ok := f.source.file.(*diskFile); ok {
+			if r.behind[disk] == nil {
+				r.behind[disk] = newBehind(disk.File)
+			}
+			r.behind[disk].moved(f.offset, f.offset+int64(f.to-f.from))
+		}
+	}
+	for _, m := range c.made {
+		if err := m.source.read(m.data, m.at); err != nil {
+			return inTensorOf(m.source, err)
+		}
 	}
 	return nil
 }
@@ -203,7 +271,7 @@ func (p *patcher) patch(c *chunk) (err error) {
 func (r *ring) unchanged() error {
 	for _, s := range r.sources {
 		if s.file != nil {
-			if err := s.file.unchanged(); err != nil {
+			if err := s.file.Unchanged(); err != nil {
 				return fmt.Errorf("reading: %w", err)
 			}
 		}
