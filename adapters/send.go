@@ -47,7 +47,8 @@ func (p *MergePlan) Send(ctx context.Context, work string, to Store) (rest strin
 	if err := os.MkdirAll(rest, 0o755); err != nil {
 		return "", result, fmt.Errorf("merging: %w", err)
 	}
-	return rest, p.result, p.writeRest(rest)
+	err = p.writeRest(rest)
+	return rest, p.result, err
 }
 
 // sendShard brings one file into the store, by way of this disk if the store does not have it.

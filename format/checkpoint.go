@@ -33,7 +33,7 @@ type Shard struct {
 type Checkpoint struct {
 	path     string
 	shards   []Shard
-	files    []Source // one per shard
+	files    []*shardFile // one per shard
 	index    map[string]*fileTensor
 	warnings []string
 }
@@ -144,10 +144,11 @@ func (c *Checkpoint) openIndex(f Folder, indexName string, lim Limits) error {
 
 func (c *Checkpoint) openShard(f Folder, name string, lim Limits) error {
 	path := f.file(name)
-	src, err := f.Open(name)
+	opened, err := f.Open(name)
 	if err != nil {
 		return at("opening", path, err)
 	}
+	src := &shardFile{opened}
 	c.files = append(c.files, src)
 	h, err := ReadHeader(src, src.Size(), lim)
 	if err != nil {
@@ -217,7 +218,7 @@ func (c *Checkpoint) Tensors() iter.Seq[Tensor] {
 // A fileTensor reads its data from an open file when asked.
 type fileTensor struct {
 	Entry
-	file   Source
+	file   *shardFile
 	offset int64 // in the file
 	path   string
 	shard  int

@@ -75,7 +75,7 @@ func Rewrite(ctx context.Context, path string, h *Header, pieces map[string]Piec
 			return err
 		}
 		hash := sha256.New()
-		r := ring{file: f, hash: hash, readers: max(1, opts.Readers), progress: opts.Progress}
+		r := ring{file: f, hash: hash, readers: max(1, opts.Readers), progress: opts.Progress, behind: map[*diskFile]*behind{}}
 		r.sources = append(r.sources, source{size: h.DataOffset(), read: readMemory(h.prefix())})
 		for _, e := range h.entries {
 			p, ok := pieces[e.Name]

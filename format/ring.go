@@ -22,8 +22,8 @@ type source struct {
 	size   int64
 	read   func(dst []byte, at int64) error // where the data is not in a file; called in order
 	patch  *Patch
-	file   Source // nil if the data is not in a file
-	offset int64  // of the data in file
+	file   *shardFile // nil if the data is not in a file
+	offset int64      // of the data in file
 	fail   func(error) error
 }
 
@@ -220,10 +220,7 @@ func (r *ring) read(c *chunk) error {
 		return err
 	}
 	for _, f := range c.ranges {
-		if r.behind == nil {
-			r.behind = map[*diskFile]*behind{}
-		}
-		if disk, ok := f.source.file.(*diskFile); ok {
+		if disk, ok := f.source.file.Source.(*diskFile); ok {
 			if r.behind[disk] == nil {
 				r.behind[disk] = newBehind(disk.File)
 			}

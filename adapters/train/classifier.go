@@ -30,6 +30,10 @@ type Classifier struct {
 
 // OpenOptions say what to open. The zero value opens a complete classifier for its shapes alone.
 type OpenOptions struct {
+	// Checkpoint has the base's weights if they are not those in its directory. It stays the caller's
+	// if opening fails.
+	Checkpoint *format.Checkpoint
+
 	Backend compute.Backend // nil: parameters are not loaded, and there is no adapter's data
 
 	// Adapter is the directory of an adapter on the base; empty for none.
@@ -53,13 +57,16 @@ func Open(dir string, opts OpenOptions) (*Classifier, error) {
 	if err != nil {
 		return nil, err
 	}
-	ck, err := format.Open(dir)
-	if err != nil {
-		return nil, err
+	c := &Classifier{Checkpoint: opts.Checkpoint, Config: cfg}
+	if c.Checkpoint == nil {
+		if c.Checkpoint, err = format.Open(dir); err != nil {
+			return nil, err
+		}
 	}
-	c := &Classifier{Checkpoint: ck, Config: cfg}
 	if err := c.open(dir, opts); err != nil {
-		ck.Close()
+		if opts.Checkpoint == nil {
+			c.Checkpoint.Close()
+		}
 		return nil, err
 	}
 	return c, nil

@@ -40,8 +40,10 @@ var outcomes = []outcome{
 	{hub.ErrGated, 4, "gated", "accept the terms on the repository's page, then use a token of that account"},
 	{hub.ErrAuth, 4, "unauthorised", "run \"hubtool login\", or set HF_TOKEN to a token with the permission"},
 	{hub.ErrOffline, 5, "offline", "run once without --offline and HF_HUB_OFFLINE to fill the cache"},
+	{hub.ErrNoRanges, 5, "no-ranges", "\"hubtool pull REF\" brings the files here; use them then"},
 	{hub.ErrNetwork, 5, "network", "run the same command again to go on from there"},
 	{hub.ErrDamaged, 6, "damaged-file", "pull again with --force"},
+	{hub.ErrChanged, 1, "changed", "run the same command again: it reads the new content from its beginning"},
 	{hub.ErrConflict, 1, "conflict", "pull the newest state, or choose another name"},
 	{hub.ErrSpace, 1, "no-space", "free some space, or move the cache with --cache-dir"},
 

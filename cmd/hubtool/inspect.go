@@ -17,14 +17,11 @@ func (e *env) inspectCommand() *cli.Command {
 	return &cli.Command{
 		Name:        "inspect",
 		Usage:       "describe an adapter, a model or a .safetensors file",
-		ArgsUsage:   "REF",
-		Description: "Of the weights only the headers are read.",
+		ArgsUsage:   "REF [FILE]",
+		Description: "Of the weights only the headers are read, also of a repository that is not in the cache. FILE is one of\n" +
+			"the repository's files of weights, or of the folder's.",
 		Action: func(c *cli.Context) error {
-			path, err := e.model(c.Context, c.Args().First())
-			if err != nil {
-				return err
-			}
-			report, err := format.Inspect(path)
+			report, err := e.inspectRef(c.Context, c.Args().First(), c.Args().Get(1))
 			if err != nil {
 				return err
 			}

@@ -145,9 +145,12 @@ func requests(ts *testscript.TestScript, neg bool, args []string) {
 
 // fault makes the Hub answer requests with a text in their path with a status: fault 503 /api/
 // or cut their bodies after some bytes: fault cut 100 /resolve/
+// or ignore that only a range was asked for: fault noranges /resolve/
 func fault(ts *testscript.TestScript, neg bool, args []string) {
 	f := hubtest.Fault{}
 	switch {
+	case len(args) == 2 && args[0] == "noranges":
+		f.Path, f.Do = args[1], hubtest.NoRanges()
 	case len(args) == 3 && args[0] == "cut":
 		n, err := strconv.Atoi(args[1])
 		ts.Check(err)
@@ -157,7 +160,7 @@ func fault(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(err)
 		f.Path, f.Do = args[1], hubtest.Status(status)
 	default:
-		ts.Fatalf("usage: fault STATUS PATH, or fault cut N PATH")
+		ts.Fatalf("usage: fault STATUS PATH, fault cut N PATH, or fault noranges PATH")
 	}
 	ts.Value(hubKey{}).(*hubtest.Hub).Inject(f)
 }

@@ -1,0 +1,160 @@
+package format_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/hubtool/hubtool/format"
+)
+
+// afar is a folder on a server: it counts requests and may refuse some.
+type afar struct {
+	dir  string
+	fail error // of reads behind the header
+
+	mu       sync.Mutex
+	reads    []int // sizes
+	open     atomic.Int32
+	together chan struct{} // reads behind the header wait until so many are open; nil: they do not
+}
+
+type distant struct {
+	*afar
+	data []byte
+}
+
+func (a *afar) folder(names ...string) format.Folder {
+	return format.Folder{Path: "hf://acme/model@1", Names: names, Open: func(name string) (format.Source, error) {
+		data, err := os.ReadFile(filepath.Join(a.dir, name))
+		return distant{a, data}, err
+	}}
+}
+
+func (d distant) ReadAt(p []byte, off int64) (int, error) {
+	d.mu.Lock()
+	d.reads = append(d.reads, len(p))
+	d.mu.Unlock()
+	if d.fail != nil && off > 10_000 {
+		return 0, d.fail
+	}
+	if d.together != nil && len(p) > 1<<20 {
+		if d.open.Add(1) == int32(cap(d.together)) {
+			close(d.together)
+		}
+		<-d.together
+	}
+	return bytes.NewReader(d.data).ReadAt(p, off)
+}
+
+func (d distant) Size() int64      { return int64(len(d.data)) }
+func (d distant) Version() string  { return fmt.Sprint(len(d.data)) }
+func (d distant) Unchanged() error { return nil }
+func (d distant) Close() error     { return nil }
+
+func TestOpenFolder(t *testing.T) {
+	a := &afar{dir: "testdata/written/sharded"}
+	ck, err := format.OpenFolder(a.folder("config.json", "README.md", format.IndexFile), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ck.Close()
+	local, err := format.Open(a.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer local.Close()
+	for want := range local.Tensors() {
+		got, ok := ck.Tensor(want.Info().Name)
+		if !ok {
+			t.Fatalf("%q is missing", want.Info().Name)
+		}
+		x, err1 := got.Bytes()
+		y, err2 := want.Bytes()
+		if err := errors.Join(err1, err2); err != nil || !bytes.Equal(x, y) {
+			t.Errorf("%q differs, %v", want.Info().Name, err)
+		}
+	}
+	if s := ck.Shards()[0]; s.Path != "hf://acme/model@1/"+s.Name || s.Version == "" || ck.Path() != "hf://acme/model@1" {
+		t.Errorf("%q of %q, version %q", s.Path, ck.Path(), s.Version)
+	}
+	if local.Shards()[0].Path != filepath.Join(a.dir, local.Shards()[0].Name) {
+		t.Errorf("a local shard is %q", local.Shards()[0].Path)
+	}
+
+	for _, tt := range []struct {
+		names []string
+		file  string
+		want  error
+	}{
+		{[]string{"config.json"}, "", fs.ErrNotExist},
+		{[]string{"pytorch_model.bin"}, "", format.ErrUnsupported},
+		{[]string{format.ModelFile}, "", fs.ErrNotExist}, // announced, but not there
+		{nil, "config.json", format.ErrDamaged},
+	} {
+		if _, err := format.OpenFolder(a.folder(tt.names...), tt.file); !errors.Is(err, tt.want) {
+			t.Errorf("%q, %q: %v", tt.names, tt.file, err)
+		}
+	}
+}
+
+// Readers read chunks at the same time and out of order; the file is the same, tensors that follow
+// each other cost one read, and no byte is read twice.
+func TestRewriteReaders(t *testing.T) {
+	const readers = 3
+	ck, out := rewritten(t)
+	path := ck.Shards()[0].Path
+	a := &afar{dir: filepath.Dir(path), together: make(chan struct{}, readers)}
+	far, err := format.OpenFolder(a.folder(), filepath.Base(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, all := pieces(far)
+	all["t[3]"] = format.Piece{From: lateTensor{all["t[3]"].From.Info(), []byte{9, 8, 7}}}
+	h, err := format.LikeHeader(far.Shards()[0].Header, list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.reads = nil
+	written, err := format.Rewrite(t.Context(), out, h, all, format.RewriteOptions{Readers: readers})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := read(t, path)
+	e, _ := h.Lookup("t[3]")
+	copy(want[h.DataOffset()+e.Begin:], []byte{9, 8, 7})
+	if !bytes.Equal(read(t, out), want) {
+		t.Error("the file differs")
+	}
+	total := int64(0)
+	for _, n := range a.reads {
+		total += int64(n)
+	}
+	if limit := int(written.Size>>22) + 4; total != h.DataSize()-3 || len(a.reads) > limit {
+		t.Errorf("%d reads of %d bytes for %d; want at most %d", len(a.reads), total, h.DataSize(), limit)
+	}
+
+	a.together, a.fail = nil, io.ErrClosedPipe
+	if _, err := format.Rewrite(t.Context(), out+"2", h, all, format.RewriteOptions{Readers: readers}); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("a source that fails: %v", err)
+	}
+	if _, err := os.Stat(out + "2"); err == nil {
+		t.Error("the file is there although its source failed")
+	}
+}
+
+// lateTensor is computed, so that it has no place in a file.
+type lateTensor struct {
+	info format.TensorInfo
+	data []byte
+}
+
+func (l lateTensor) Info() format.TensorInfo { return l.info }
+func (l lateTensor) Bytes() ([]byte, error)  { return l.data, nil }
