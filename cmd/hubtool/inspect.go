@@ -15,9 +15,9 @@ import (
 
 func (e *env) inspectCommand() *cli.Command {
 	return &cli.Command{
-		Name:        "inspect",
-		Usage:       "describe an adapter, a model or a .safetensors file",
-		ArgsUsage:   "REF [FILE]",
+		Name:      "inspect",
+		Usage:     "describe an adapter, a model or a .safetensors file",
+		ArgsUsage: "REF [FILE]",
 		Description: "Of the weights only the headers are read, also of a repository that is not in the cache. FILE is one of\n" +
 			"the repository's files of weights, or of the folder's.",
 		Action: func(c *cli.Context) error {
