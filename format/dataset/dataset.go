@@ -27,12 +27,19 @@ type Options struct {
 	LabelColumn string // "" for the only column of type ClassLabel
 	// Unlabelled permits a data set without a label column; every Label is then -1. Otherwise its absence is an error.
 	Unlabelled bool
-	// CacheDir is where images are unpacked to once, from parquet files whose layout does not allow fetching a single
-	// row (most files written before 2025). Without it such files are decoded a row group at a time on every visit.
-	CacheDir string
-	// Unpacking, if set, is told the path of each file that is about to be unpacked to CacheDir, which takes a while: some
-	// seconds for a gigabyte.
+	// Cache is where images are unpacked to once, from parquet files whose layout does not allow fetching a single
+	// row (most files written before 2025). Without a folder such files are decoded a row group at a time on every visit.
+	Cache Cache
+	Notes Notes
+}
+
+// Notes are told what takes a while. Any of them may be nil.
+type Notes struct {
+	// Unpacking is told the path of each file that is about to be unpacked into the cache: some seconds for a gigabyte.
 	Unpacking func(path string)
+	// TooLarge is told of each file that is not unpacked because the cache may not become that large, and why. It is
+	// decoded a row group at a time on every visit.
+	TooLarge func(path string, why error)
 }
 
 // Dataset is an opened data set. It is safe for concurrent use and keeps its files open until Close.

@@ -307,7 +307,7 @@ func TestConcurrentReads(t *testing.T) {
 		dir  string
 		opts Options
 	}{
-		{digits, Options{}}, {"testdata/old", Options{}}, {"testdata/old", Options{CacheDir: cache}},
+		{digits, Options{}}, {"testdata/old", Options{}}, {"testdata/old", Options{Cache: Cache{Dir: cache}}},
 		{"testdata/folder", Options{}}, {"testdata/zip-classes", Options{}},
 	} {
 		d, err := Open(test.dir, test.opts)
@@ -354,7 +354,7 @@ func TestRecordFiles(t *testing.T) {
 	source := write(t, map[string]string{"train.parquet": "@old/data/test-00000-of-00001.parquet"})
 	read := func() (unpacked int) {
 		t.Helper()
-		d, err := Open(source, Options{CacheDir: cache, Unpacking: func(string) { unpacked++ }})
+		d, err := Open(source, Options{Cache: Cache{Dir: cache}, Notes: Notes{Unpacking: func(string) { unpacked++ }}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -410,7 +410,7 @@ func TestRecordFiles(t *testing.T) {
 	if n := read(); n != 1 || len(list()) != 2 {
 		t.Errorf("other content: unpacked %d times into %q", n, list())
 	}
-	d, err := Open(source, Options{CacheDir: filepath.Join(source, "train.parquet")})
+	d, err := Open(source, Options{Cache: Cache{Dir: filepath.Join(source, "train.parquet")}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -431,7 +431,7 @@ func TestHubCacheFiles(t *testing.T) {
 	if err := os.Symlink("../../../blobs/"+blob, filepath.Join(snapshot, "train-00000-of-00001.parquet")); err != nil {
 		t.Skip(err)
 	}
-	d, err := Open(filepath.Dir(snapshot), Options{CacheDir: t.TempDir()})
+	d, err := Open(filepath.Dir(snapshot), Options{Cache: Cache{Dir: t.TempDir()}})
 	if err != nil {
 		t.Fatal(err)
 	}

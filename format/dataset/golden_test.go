@@ -67,7 +67,7 @@ func TestRows(t *testing.T) {
 			name := fmt.Sprintf("%s/%s%s/%s", filepath.Base(want.Dir), want.Options.Config, want.Options.LabelColumn, mode.name)
 			t.Run(name, func(t *testing.T) {
 				opts := want.Options
-				opts.CacheDir = mode.cacheDir
+				opts.Cache.Dir = mode.cacheDir
 				d, err := Open(filepath.Join("testdata", want.Dir), opts)
 				if err != nil {
 					t.Fatal(err)

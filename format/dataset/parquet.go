@@ -15,13 +15,13 @@ import (
 
 // parquetShard is one parquet file of a split.
 type parquetShard struct {
-	name      string
-	root      string // the data set's directory, which relative image paths start from
-	cacheDir  string
-	unpacking func(path string)
-	file      *os.File
-	pq        *parquet.File
-	window    *window // for one goroutine at a time: opening and loading
+	name   string
+	root   string // the data set's directory, which relative image paths start from
+	cache  Cache
+	notes  Notes
+	file   *os.File
+	pq     *parquet.File
+	window *window // for one goroutine at a time: opening and loading
 
 	// Leaf columns, -1 where the file has none.
 	image, imagePath, labels int
@@ -44,7 +44,7 @@ func guard(f func() error) (err error) {
 }
 
 func openParquetShard(root, name string, opts Options) (*parquetShard, error) {
-	s := &parquetShard{name: name, root: root, cacheDir: opts.CacheDir, unpacking: opts.Unpacking}
+	s := &parquetShard{name: name, root: root, cache: opts.Cache, notes: opts.Notes}
 	var err error
 	if s.file, err = os.Open(name); err != nil {
 		return nil, err

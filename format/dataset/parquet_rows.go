@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"strings"
 
 	"github.com/parquet-go/parquet-go"
@@ -65,46 +66,69 @@ func (s *parquetShard) openStore() error {
 		return nil
 	case !errors.Is(err, errNotPlain):
 		return err
-	case s.cacheDir == "":
-		s.store = newGroups(s.pq, s.image)
-		return s.checkPages(s.image)
+	case s.cache.Dir == "":
+		return s.openGroups()
 	}
 	unpacked, err := s.unpacked()
+	if errors.Is(err, ErrNoRoom) {
+		if s.notes.TooLarge != nil {
+			s.notes.TooLarge(s.name, err)
+		}
+		return s.openGroups()
+	}
 	if err != nil {
-		return fmt.Errorf("unpacking its images into %q: %w", s.cacheDir, err)
+		return fmt.Errorf("unpacking its images into %q: %w", s.cache.Dir, err)
 	}
 	s.store = unpacked
 	return nil
 }
 
+func (s *parquetShard) openGroups() error {
+	s.store = newGroups(s.pq, s.image)
+	return s.checkPages(s.image)
+}
+
 // unpacked opens the record file of the shard, which it writes if there is none or a damaged one.
 func (s *parquetShard) unpacked() (*records, error) {
-	path, err := recordsPath(s.cacheDir, s.file, strings.Join(leaf(s.pq.Root(), s.image).Path(), "."))
+	column := leaf(s.pq.Root(), s.image)
+	name, err := recordsName(s.file, strings.Join(column.Path(), "."))
 	if err != nil {
 		return nil, err
 	}
-	r, err := openRecords(path, s.rows())
-	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrDamaged) {
-		return r, err
-	}
-	if err := s.unpack(path); err != nil {
+	file, err := s.cache.open(name)
+	if err == nil {
+		if r, err := openRecords(file, s.rows()); !errors.Is(err, ErrDamaged) {
+			return r, err
+		}
+		file.Close()
+	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	return openRecords(path, s.rows())
-}
-
-func (s *parquetShard) unpack(path string) error {
-	if s.unpacking != nil {
-		s.unpacking(s.name)
+	if s.notes.Unpacking != nil {
+		s.notes.Unpacking(s.name)
 	}
-	return writeRecords(path, func(visit func([]byte) error) error {
-		return s.each(s.image, func(v parquet.Value) error {
-			if v.IsNull() {
-				return visit(nil)
-			}
-			return visit(v.ByteArray())
+	size := int64(0)
+	for _, g := range s.pq.Metadata().RowGroups {
+		size += g.Columns[s.image].MetaData.TotalUncompressedSize
+	}
+	usable := func(file *os.File) error {
+		_, err := openRecords(file, s.rows())
+		return err
+	}
+	file, err = s.cache.create(name, size, usable, func(file *os.File) error {
+		return writeRecords(file, s.name, func(visit func([]byte) error) error {
+			return s.each(s.image, func(v parquet.Value) error {
+				if v.IsNull() {
+					return visit(nil)
+				}
+				return visit(v.ByteArray())
+			})
 		})
 	})
+	if err != nil {
+		return nil, err
+	}
+	return openRecords(file, s.rows())
 }
 
 // indexInPlace finds the image bytes inside the file; errNotPlain when its layout does not allow that.

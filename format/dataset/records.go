@@ -5,14 +5,12 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
 	"regexp"
-	"time"
 )
 
 // A record file holds the images of one parquet file back to back, so that any of them is one read away. It is
@@ -20,13 +18,15 @@ import (
 //	16 bytes  recordsMagic
 //	          the images
 //	4 bytes   length of each image, little-endian; 0xffffffff for a null
+//	          note: what the images were unpacked from
+//	4 bytes   length of the note
 //	8 bytes   number of images
-//	4 bytes   CRC-32C of lengths and number
+//	4 bytes   CRC-32C of all that follows the images
 //
-// and has a name derived from the parquet file's content, so that it can neither be stale nor clash.
+// and has a name derived from the parquet file's content.
 const (
-	recordsMagic   = "hubtool records1"
-	recordsTrailer = 12
+	recordsMagic   = "hubtool records2"
+	recordsTrailer = 16
 	nullRecord     = 1<<32 - 1
 )
 
@@ -40,14 +40,22 @@ type records struct {
 
 func (r *records) Close() error { return r.file.Close() }
 
-// recordsPath names the record file of a column of a parquet file.
-func recordsPath(cacheDir string, source *os.File, column string) (string, error) {
+// recordsName names the record file of a column of a parquet file.
+func recordsName(source *os.File, column string) (string, error) {
 	content, err := contentHash(source)
 	if err != nil {
 		return "", err
 	}
-	key := sha256.Sum256([]byte(content + "\n" + column))
-	return filepath.Join(cacheDir, hex.EncodeToString(key[:20])+".records"), nil
+	return entryName(recordsKind, content, column), nil
+}
+
+// entryName names a cache entry by all that determines its content.
+func entryName(kind string, parts ...string) string {
+	h := sha256.New()
+	for _, p := range parts {
+		fmt.Fprintf(h, "%s\n", p)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:20]) + "." + kind
 }
 
 var blobName = regexp.MustCompile(`\A[0-9a-f]{64}\z`)
@@ -65,46 +73,57 @@ func contentHash(file *os.File) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// openRecords opens a record file and checks that its parts agree; os.ErrNotExist where there is none.
-func openRecords(path string, rows int) (*records, error) {
-	file, err := os.Open(path)
+// openRecords reads the table of a record file, and checks that its parts agree.
+func openRecords(file *os.File, rows int) (*records, error) {
+	places, err := readRecordTable(file, rows)
 	if err != nil {
-		return nil, err
-	}
-	info, err := file.Stat()
-	var places []span
-	if err == nil {
-		places, err = readRecordTable(file, info.Size(), rows)
-	}
-	if err != nil {
-		file.Close()
-		return nil, fileError(path, err)
+		return nil, fileError(file.Name(), err)
 	}
 	return &records{spans{file, places}, file}, nil
 }
 
-func readRecordTable(file io.ReaderAt, size int64, rows int) ([]span, error) {
-	tableSize := int64(rows)*4 + recordsTrailer
-	if size < int64(len(recordsMagic))+tableSize {
-		return nil, damaged("too short for %d records", rows)
+// readTrailer reads the end of a record file: where its table begins, the number of images and the length of the note.
+func readTrailer(file *os.File) (table, size int64, rows, note int, err error) {
+	info, err := file.Stat()
+	if err != nil {
+		return 0, 0, 0, 0, err
 	}
-	magic := make([]byte, len(recordsMagic))
+	size = info.Size()
+	if size < int64(len(recordsMagic))+recordsTrailer {
+		return 0, 0, 0, 0, damaged("too short for a file of records")
+	}
+	trailer := make([]byte, recordsTrailer)
+	if _, err := file.ReadAt(trailer, size-recordsTrailer); err != nil {
+		return 0, 0, 0, 0, err
+	}
+	n, length := binary.LittleEndian.Uint64(trailer[4:]), binary.LittleEndian.Uint32(trailer)
+	table = size - recordsTrailer - int64(length) - 4*int64(min(n, 1<<32))
+	if n > 1<<31 || table < int64(len(recordsMagic)) {
+		return 0, 0, 0, 0, damaged("no room for %d records", n)
+	}
+	return table, size, int(n), int(length), nil
+}
+
+func readRecordTable(file *os.File, rows int) ([]span, error) {
+	start, size, stored, note, err := readTrailer(file)
+	if err != nil {
+		return nil, err
+	}
+	magic, table := make([]byte, len(recordsMagic)), make([]byte, size-start)
 	if _, err := file.ReadAt(magic, 0); err != nil {
 		return nil, err
 	}
-	table := make([]byte, tableSize)
-	if _, err := file.ReadAt(table, size-tableSize); err != nil {
+	if _, err := file.ReadAt(table, start); err != nil {
 		return nil, err
 	}
-	lengths, trailer := table[:rows*4], table[rows*4:]
-	if string(magic) != recordsMagic || binary.LittleEndian.Uint64(trailer) != uint64(rows) ||
-		binary.LittleEndian.Uint32(trailer[8:]) != crc32.Checksum(table[:rows*4+8], castagnoli) {
+	sum := len(table) - 4
+	if string(magic) != recordsMagic || stored != rows || binary.LittleEndian.Uint32(table[sum:]) != crc32.Checksum(table[:sum], castagnoli) {
 		return nil, damaged("not a file of %d records", rows)
 	}
 	places := make([]span, rows)
 	offset := int64(len(recordsMagic))
 	for i := range places {
-		length := binary.LittleEndian.Uint32(lengths[i*4:])
+		length := binary.LittleEndian.Uint32(table[i*4:])
 		if length == nullRecord {
 			places[i] = span{0, null}
 			continue
@@ -112,52 +131,37 @@ func readRecordTable(file io.ReaderAt, size int64, rows int) ([]span, error) {
 		places[i] = span{offset, int32(length)}
 		offset += int64(length)
 	}
-	if offset != size-tableSize {
-		return nil, damaged("the records end at offset %d, their table begins at %d", offset, size-tableSize)
+	if offset != start {
+		return nil, damaged("the records end at offset %d, their table with a note of %d bytes begins at %d", offset, note, start)
 	}
 	return places, nil
 }
 
-// writeRecords writes a record file under a temporary name and renames it when it is complete. Values come from each,
-// which calls back once per row.
-func writeRecords(path string, each func(visit func(value []byte) error) error) (err error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	removeAbandoned(path)
-	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.partial")
+// recordsNote is what the images of a record file were unpacked from, "" where that cannot be read.
+func recordsNote(path string) string {
+	file, err := os.Open(path)
 	if err != nil {
-		return err
+		return ""
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, file.Close(), os.Remove(file.Name()))
-		}
-	}()
+	defer file.Close()
+	_, size, _, length, err := readTrailer(file)
+	note := make([]byte, min(length, 1<<12))
+	if err == nil {
+		_, err = file.ReadAt(note, size-recordsTrailer-int64(length))
+	}
+	if err != nil {
+		return ""
+	}
+	return string(note)
+}
+
+// writeRecords writes a record file. Values come from each, which calls back once per row.
+func writeRecords(file *os.File, note string, each func(visit func(value []byte) error) error) error {
 	w := newRecordWriter(file)
 	if err := each(w.add); err != nil {
 		return err
 	}
-	if err := w.finish(); err != nil {
-		return err
-	}
-	if err := file.Sync(); err != nil {
-		return err
-	}
-	if err := file.Close(); err != nil {
-		return err
-	}
-	return os.Rename(file.Name(), path)
-}
-
-// removeAbandoned removes what a killed process left behind; an hour without a write means that nobody is at it.
-func removeAbandoned(path string) {
-	partials, _ := filepath.Glob(path + ".*.partial")
-	for _, p := range partials {
-		if info, err := os.Stat(p); err == nil && time.Since(info.ModTime()) > time.Hour {
-			os.Remove(p)
-		}
-	}
+	return w.finish(note)
 }
 
 type recordWriter struct {
@@ -196,8 +200,11 @@ func (w *recordWriter) flush() error {
 	return err
 }
 
-func (w *recordWriter) finish() error {
-	table := binary.LittleEndian.AppendUint64(w.lengths, uint64(len(w.lengths)/4))
+func (w *recordWriter) finish(note string) error {
+	rows := len(w.lengths) / 4
+	table := append(w.lengths, note...)
+	table = binary.LittleEndian.AppendUint32(table, uint32(len(note)))
+	table = binary.LittleEndian.AppendUint64(table, uint64(rows))
 	table = binary.LittleEndian.AppendUint32(table, crc32.Checksum(table, castagnoli))
 	w.pending.Write(table)
 	return w.flush()
