@@ -5,16 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/hubtool/hubtool/format/dataset"
 	"github.com/hubtool/hubtool/hub"
 )
 
 func (e *env) cacheCommand() *cli.Command {
 	repoType := &cli.StringFlag{Name: "repo-type", Usage: "model or dataset (default: model, or what hf:// says)"}
+	dataSize := Bytes(-1)
 	removing := []cli.Flag{
 		&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask"},
 		&cli.BoolFlag{Name: "dry-run", Usage: "say what would be removed"},
@@ -23,7 +27,7 @@ func (e *env) cacheCommand() *cli.Command {
 		Name:  "cache",
 		Usage: "look after the cache that Python shares",
 		Subcommands: []*cli.Command{
-			{Name: "ls", Usage: "list what the cache holds, largest first", Action: func(*cli.Context) error { return e.cacheList() }},
+			{Name: "ls", Usage: "list what the cache holds, largest first, and the images made from data sets, newest first", Action: func(*cli.Context) error { return e.cacheList() }},
 			{
 				Name: "verify", Usage: "hash cached files and compare them with the Hub's listing", ArgsUsage: "[REF...]",
 				Description: "Without REF everything in the cache is verified. A damaged file is exit code 6, one that differs\nfrom the Hub 8; files that were never pulled are no fault.",
@@ -31,21 +35,24 @@ func (e *env) cacheCommand() *cli.Command {
 				Action:      e.cacheVerify,
 			},
 			{
-				Name: "rm", Usage: "remove repositories, or with REF@REVISION single revisions", ArgsUsage: "REF...",
+				Name: "rm", Usage: "remove repositories, with REF@REVISION single revisions, or images by the name that ls shows", ArgsUsage: "REF...",
 				Flags: append(removing, repoType),
 				Action: func(c *cli.Context) error {
-					targets, err := repos(c)
-					if err != nil {
-						return err
-					}
-					return e.cacheRemove(c, func(r *hub.CacheReport) (*hub.Removal, error) { return r.PlanRemoval(targets...) })
+					return e.cacheRemove(c, func(r *hub.CacheReport) (*hub.Removal, []dataset.CacheEntry, error) { return e.planRemoval(c, r) })
 				},
 			},
 			{
 				Name: "prune", Usage: "remove revisions that no branch or tag means, and what dead downloads left",
-				Flags: removing,
+				Flags: append(removing, &cli.GenericFlag{Name: "data-size", Value: textFlag{&dataSize}, Usage: "also remove images made from data sets, those used longest ago first, until they take `SIZE`"}),
 				Action: func(c *cli.Context) error {
-					return e.cacheRemove(c, func(r *hub.CacheReport) (*hub.Removal, error) { return r.PlanPrune(), nil })
+					return e.cacheRemove(c, func(r *hub.CacheReport) (*hub.Removal, []dataset.CacheEntry, error) {
+						size := int64(dataSize)
+						if size < 0 {
+							size = math.MaxInt64
+						}
+						images, err := e.dataCache(0).Shrink(size, true)
+						return r.PlanPrune(), images, err
+					})
 				},
 			},
 		},
@@ -100,12 +107,17 @@ func (e *env) cacheList() error {
 	for _, warning := range found.Warnings {
 		e.note("%v", warning)
 	}
+	images, err := e.dataCache(0).Entries()
+	if err != nil {
+		return err
+	}
 	report := struct {
 		Path     string       `json:"path"`
 		Size     int64        `json:"size"`
 		Repos    []cachedRepo `json:"repos"`
+		Images   cachedImages `json:"images"`
 		Warnings []string     `json:"warnings"`
-	}{found.Dir, found.Size, []cachedRepo{}, []string{}}
+	}{found.Dir, found.Size, []cachedRepo{}, newCachedImages(e.dataCache(0).Dir, images), []string{}}
 	for _, w := range found.Warnings {
 		report.Warnings = append(report.Warnings, w.Error())
 	}
@@ -127,6 +139,7 @@ func (e *env) cacheList() error {
 			}
 		}
 		fmt.Fprintf(w, "%10s  in %s\n", byteSize(report.Size), report.Path)
+		report.Images.text(w)
 	}, report)
 }
 
@@ -209,34 +222,47 @@ func (e *env) cacheVerify(c *cli.Context) error {
 }
 
 // cacheRemove does what plan says, after asking.
-func (e *env) cacheRemove(c *cli.Context, plan func(*hub.CacheReport) (*hub.Removal, error)) error {
+func (e *env) cacheRemove(c *cli.Context, plan func(*hub.CacheReport) (*hub.Removal, []dataset.CacheEntry, error)) error {
 	found, err := e.scan()
 	if err != nil {
 		return err
 	}
-	removal, err := plan(found)
+	removal, images, err := plan(found)
 	if err != nil {
 		return err
 	}
 	dry := c.Bool("dry-run")
-	if !dry && !removal.Empty() {
-		if err := e.confirm(c.Bool("yes"), "remove %d repositories and %d revisions, %s", len(removal.Repos), len(removal.Revisions), byteSize(removal.Freed)); err != nil {
+	freed := removal.Freed
+	for _, one := range images {
+		freed += one.Size
+	}
+	if !dry && !(removal.Empty() && len(images) == 0) {
+		if err := e.confirm(c.Bool("yes"), "remove %d repositories, %d revisions and %d files of images, %s", len(removal.Repos), len(removal.Revisions), len(images), byteSize(freed)); err != nil {
 			return err
 		}
 		if err := removal.Run(); err != nil {
 			return err
 		}
+		var kept int64
+		if images, kept, err = e.removeImages(images); err != nil {
+			return err
+		}
+		freed -= kept
+	}
+	names := []string{}
+	for _, one := range images {
+		names = append(names, one.Name)
 	}
 	return e.result(func(w io.Writer) {
-		for _, name := range append(removal.Repos, removal.Revisions...) {
+		for _, name := range slices.Concat(removal.Repos, removal.Revisions, names) {
 			fmt.Fprintln(w, oneLine(name))
 		}
 		verb := "freed"
 		if dry {
 			verb = "would free"
 		}
-		fmt.Fprintf(w, "%s %s\n", verb, byteSize(removal.Freed))
-	}, map[string]any{"removed": !dry, "repos": orEmpty(removal.Repos), "revisions": orEmpty(removal.Revisions), "bytes_freed": removal.Freed})
+		fmt.Fprintf(w, "%s %s\n", verb, byteSize(freed))
+	}, map[string]any{"removed": !dry, "repos": orEmpty(removal.Repos), "revisions": orEmpty(removal.Revisions), "images": names, "bytes_freed": freed})
 }
 
 // confirm asks on a terminal. Elsewhere --yes must have been given.

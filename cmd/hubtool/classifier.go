@@ -1,13 +1,10 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 
 	"github.com/hubtool/hubtool/adapters"
 	"github.com/hubtool/hubtool/adapters/train"
@@ -76,16 +73,4 @@ func (e *env) adapterNotes(a *adapters.Adapter) {
 			e.note("%s", note)
 		}
 	}
-}
-
-// dataCache is where images of old Parquet files are unpacked to.
-func (e *env) dataCache() string {
-	if e.cacheDir != "" {
-		return filepath.Join(e.cacheDir, "hubtool-records")
-	}
-	home, err := os.UserCacheDir()
-	if err != nil {
-		return ""
-	}
-	return filepath.Join(cmp.Or(os.Getenv("HF_HOME"), home), "hubtool", "records")
 }

@@ -16,7 +16,11 @@ type DatasetConfig struct {
 	LabelColumn string  `yaml:"label_column" usage:"column with the class; default: the only one"`
 	SkipBroken  bool    `yaml:"skip_broken" usage:"leave damaged images out and count them; otherwise the first one ends the run"`
 	EvalCache   Bytes   `yaml:"eval_cache" usage:"memory for prepared evaluation images, which later evaluations use again; 0: none"`
+	CacheSize   Bytes   `yaml:"cache_size" usage:"disk for images made from data sets; what was used longest ago goes; 0: no bound"`
 }
+
+// defaultCacheSize holds the images of several data sets as large as Food-101.
+const defaultCacheSize = 50e9
 
 // problems checks the keys that have nothing to do with other sections.
 func (d *DatasetConfig) problems() []string {

@@ -49,7 +49,7 @@ func (e *env) eval(c *cli.Context, o evalOptions) error {
 	if o.batch < 1 {
 		return usage("reading the command line", fmt.Sprintf("--batch-size is %d, but must be positive", o.batch))
 	}
-	ds, err := e.openDataset(c.Context, o.dataset, dataset.Options{Config: o.config, ImageColumn: o.imageColumn, LabelColumn: o.labelColumn})
+	ds, err := e.openDataset(c.Context, o.dataset, defaultCacheSize, dataset.Options{Config: o.config, ImageColumn: o.imageColumn, LabelColumn: o.labelColumn})
 	if err != nil {
 		return err
 	}

@@ -187,7 +187,7 @@ func (e *env) plan(ctx context.Context, cfg *Config, dryRun bool) (p *plan, err 
 // rows opens the data set and divides it as the config says.
 func (e *env) rows(ctx context.Context, p *plan) (trainRows, evalRows *dataset.Rows, err error) {
 	d := p.config.Dataset
-	ds, err := e.openDataset(ctx, d.Path, dataset.Options{Config: d.Name, ImageColumn: d.ImageColumn, LabelColumn: d.LabelColumn})
+	ds, err := e.openDataset(ctx, d.Path, int64(d.CacheSize), dataset.Options{Config: d.Name, ImageColumn: d.ImageColumn, LabelColumn: d.LabelColumn})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -205,13 +205,19 @@ func (e *env) rows(ctx context.Context, p *plan) (trainRows, evalRows *dataset.R
 	return trainRows, evalRows, err
 }
 
-func (e *env) openDataset(ctx context.Context, ref string, opts dataset.Options) (*dataset.Dataset, error) {
+// openDataset opens a data set; limit bounds the cache of images in bytes.
+func (e *env) openDataset(ctx context.Context, ref string, limit int64, opts dataset.Options) (*dataset.Dataset, error) {
 	dir, err := e.dataset(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
-	opts.CacheDir = e.dataCache()
-	opts.Unpacking = func(path string) { e.note("unpacking the images of %q once", path) }
+	opts.Cache = e.dataCache(limit)
+	opts.Notes = dataset.Notes{
+		Unpacking: func(path string) { e.note("unpacking the images of %q once", path) },
+		TooLarge: func(path string, why error) {
+			e.note("images of %q are read by row groups, which is slow in random order: %v", path, why)
+		},
+	}
 	return dataset.Open(dir, opts)
 }
 

@@ -87,8 +87,8 @@ func (c Cache) Remove(e CacheEntry) (bool, error) {
 }
 
 // Shrink drops what was used longest ago until the entries take at most size bytes, what dead processes have left before
-// anything else. Entries in use stay. It returns what it dropped.
-func (c Cache) Shrink(size int64) ([]CacheEntry, error) {
+// anything else. Entries in use stay. It returns what it dropped or, on a dry run, would try to.
+func (c Cache) Shrink(size int64, dryRun bool) ([]CacheEntry, error) {
 	entries, err := c.Entries()
 	if err != nil {
 		return nil, err
@@ -103,9 +103,11 @@ func (c Cache) Shrink(size int64) ([]CacheEntry, error) {
 		if total <= size && entries[i].Kind != partialKind {
 			break
 		}
-		ok, err := c.Remove(entries[i])
-		if err != nil {
-			return dropped, err
+		ok := dryRun
+		if !dryRun {
+			if ok, err = c.Remove(entries[i]); err != nil {
+				return dropped, err
+			}
 		}
 		if ok {
 			dropped = append(dropped, entries[i])
@@ -131,7 +133,7 @@ func (c Cache) makeRoom(size int64) error {
 	if size > c.Limit {
 		return fmt.Errorf("%w: %d bytes are needed, %d allowed", ErrNoRoom, size, c.Limit)
 	}
-	_, err := c.Shrink(c.Limit - size)
+	_, err := c.Shrink(c.Limit-size, false)
 	return err
 }
 

@@ -150,7 +150,7 @@ func TestCacheAfterKill(t *testing.T) {
 	cache := Cache{Dir: t.TempDir()}
 	names := oldEntries(t)
 	cmd, _ := process(t, cache.Dir, "half:"+names[0])
-	if dropped, err := cache.Shrink(0); err != nil || len(dropped) != 0 {
+	if dropped, err := cache.Shrink(0, false); err != nil || len(dropped) != 0 {
 		t.Errorf("while it is being made, %v was dropped, %v", dropped, err)
 	}
 	kill(t, cmd)
@@ -163,7 +163,7 @@ func TestCacheAfterKill(t *testing.T) {
 	}
 	cmd, _ = process(t, cache.Dir, "half:"+strings.Repeat("0", 40)+".records")
 	kill(t, cmd)
-	if dropped, err := cache.Shrink(1 << 40); err != nil || len(dropped) != 1 || dropped[0].Kind != "partial" {
+	if dropped, err := cache.Shrink(1<<40, false); err != nil || len(dropped) != 1 || dropped[0].Kind != "partial" {
 		t.Errorf("shrinking dropped %v, %v; want what is dead and nothing else", dropped, err)
 	}
 }
@@ -197,11 +197,11 @@ func oldEntries(t *testing.T) (names []string) {
 func TestCacheKeepsWhatIsUsed(t *testing.T) {
 	cache := Cache{Dir: t.TempDir()}
 	cmd, _ := process(t, cache.Dir, "read")
-	if dropped, err := cache.Shrink(0); err != nil || len(dropped) != 0 {
+	if dropped, err := cache.Shrink(0, false); err != nil || len(dropped) != 0 {
 		t.Errorf("%v was dropped while in use, %v", dropped, err)
 	}
 	kill(t, cmd)
-	if dropped, err := cache.Shrink(0); err != nil || len(dropped) != 3 {
+	if dropped, err := cache.Shrink(0, false); err != nil || len(dropped) != 3 {
 		t.Errorf("%v was dropped, %v; want all three", dropped, err)
 	}
 }
