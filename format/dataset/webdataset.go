@@ -31,7 +31,7 @@ func (d *Dataset) openWebDataset(files *tree, splits []splitFiles, declared feat
 		var shards []shard
 		for _, f := range s.files {
 			name := filepath.Join(files.root, filepath.FromSlash(f))
-			t, err := openTar(name, opts.CacheDir)
+			t, err := openTar(name, opts.Cache.Dir)
 			if err != nil {
 				return err
 			}

@@ -107,7 +107,7 @@ func TestTarErrors(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			cache := t.TempDir()
-			_, err := Open(write(t, map[string]string{test.file: test.content}), Options{CacheDir: cache})
+			_, err := Open(write(t, map[string]string{test.file: test.content}), Options{Cache: Cache{Dir: cache}})
 			if !errors.Is(err, test.kind) || !strings.Contains(err.Error(), test.text) {
 				t.Errorf("%v, want %v with %q", err, test.kind, test.text)
 			}
@@ -128,7 +128,7 @@ func TestTarTemporary(t *testing.T) {
 		}
 		return names
 	}
-	d, err := Open("testdata/web", Options{CacheDir: cache})
+	d, err := Open("testdata/web", Options{Cache: Cache{Dir: cache}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,7 +213,7 @@ func FuzzTar(f *testing.F) {
 	}
 	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if err := openBytes(t, dir, "a.tar", data, Options{CacheDir: dir}); !expected(err) {
+		if err := openBytes(t, dir, "a.tar", data, Options{Cache: Cache{Dir: dir}}); !expected(err) {
 			t.Error(err)
 		}
 	})
