@@ -70,7 +70,7 @@ func (m *dora) Forward(s Site, x, y *graph.Node) *graph.Node {
 	_, factor := m.direction(s, s.Base)
 	factor = graph.Reshape(factor, 1, s.Out())
 	a, b := m.factors(s)
-	if m.LoraDropout > 0 && s.Tape != nil {
+	if m.LoraDropout > 0 && s.Tape.Training() {
 		x = s.Drop(x, m.LoraDropout)
 		y = graph.Add(y, graph.Mul(graph.AddScalar(factor, -1), ops.Linear(s.Tape, x, s.Base, nil)))
 		return graph.Add(y, graph.Mul(factor, ops.LowRank(s.Tape, x, a, b, m.scale(s.Target))))

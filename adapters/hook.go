@@ -3,6 +3,7 @@ package adapters
 import (
 	"slices"
 
+	"github.com/gomlx/compute/dtypes"
 	"github.com/gomlx/gomlx/core/graph"
 
 	"github.com/hubtool/hubtool/model/ops"
@@ -45,7 +46,7 @@ func (h *Hook) Linear(module string, x, w, b *graph.Node) *graph.Node {
 	if f, ok := m.(Biaser); ok && b != nil {
 		b = f.Bias(site, b)
 	}
-	return ops.Linear(site.Tape, x, m.Weight(site, w), b)
+	return ops.Linear(site.Tape, x, m.Weight(site, site.Base), b)
 }
 
 // Site is the adapted module with its base weight w [out, in] and bias b [out] or nil; ok is false
@@ -56,6 +57,9 @@ func (h *Hook) Site(module string, w, b *graph.Node) (s Site, ok bool) {
 		return Site{}, false
 	}
 	t := h.adapter.Targets[i]
+	if w != nil {
+		w = graph.ConvertDType(w, dtypes.Float32) // formulas are in float32, whatever the base is kept in
+	}
 	s = Site{Target: t, Params: map[string]*graph.Node{}, Base: w, BaseBias: b, Tape: h.scope.Tape(), Drop: h.scope.Dropout}
 	for _, p := range h.adapter.method.Params(t) {
 		if size(p.Shape) > 0 {

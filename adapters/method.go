@@ -182,14 +182,14 @@ type Site struct {
 	// Base and BaseBias are the module's own weight [out, in], and bias [out] or nil.
 	Base, BaseBias *graph.Node
 
-	Tape *ops.Tape                                  // nil outside training
+	Tape *ops.Tape                                  // what operations know about the graph
 	Drop func(x *graph.Node, p float64) *graph.Node // does nothing outside training
 }
 
 // Keep draws zeros with probability p and ones otherwise. It is nil where nothing is dropped:
 // outside training or for p = 0. Where a batch is cut into slices, each draws its own.
 func (s Site) Keep(p float64, dims ...int) *graph.Node {
-	if s.Tape == nil || p == 0 {
+	if !s.Tape.Training() || p == 0 {
 		return nil
 	}
 	ones := graph.Ones(s.Base.Graph(), shapes.Make(dtypes.Float32, dims...))

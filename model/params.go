@@ -12,7 +12,7 @@ import (
 type Params struct {
 	nodes map[string]*graph.Node
 	hook  Hook
-	tape  *ops.Tape   // nil outside training
+	tape  *ops.Tape
 	rng   *graph.Node // state of the random numbers; nil outside training
 }
 
@@ -64,7 +64,7 @@ func (p *Params) Dropout(x *graph.Node, rate float64) *graph.Node {
 	return x
 }
 
-// Tape is where operations with gradients of their own are noted; nil outside training.
+// Tape is what operations know about the graph.
 func (p *Params) Tape() *ops.Tape { return p.tape }
 
 // Normalise turns images as bytes, [n, height, width, 3], into what models take: torchvision's

@@ -42,8 +42,8 @@ func NewProgram(m Model, w *Weights, attach Attach, training bool, build Build) 
 			params.nodes[name] = in[i]
 		}
 		batch := in[len(p.names):]
+		params.tape = ops.NewTapeIn(w.products(), training)
 		if training {
-			params.tape = ops.NewTape()
 			params.rng = batch[len(batch)-1]
 			batch = batch[:len(batch)-1]
 		}

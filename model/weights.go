@@ -1,6 +1,7 @@
 package model
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -16,17 +17,18 @@ import (
 	"github.com/hubtool/hubtool/format"
 )
 
-// Weights are float32 tensors by name on a backend: those of a model and, beside them, those of the
-// adapters on it.
+// Weights are tensors by name on a backend: those of a model and, beside them, those of the adapters
+// on it. They are float32, less those that [Weights.Narrow] was called for.
 type Weights struct {
-	backend compute.Backend
-	names   []string
-	tensors map[string]*tensors.Tensor
+	backend   compute.Backend
+	precision Precision
+	names     []string
+	tensors   map[string]*tensors.Tensor
 }
 
 // NewWeights returns weights without tensors.
 func NewWeights(backend compute.Backend) *Weights {
-	return &Weights{backend: backend, tensors: map[string]*tensors.Tensor{}}
+	return &Weights{backend: backend, precision: Float32, tensors: map[string]*tensors.Tensor{}}
 }
 
 // Backend is where the tensors live.
@@ -35,7 +37,11 @@ func (w *Weights) Backend() compute.Backend { return w.backend }
 // Set stores values under a name, replacing a tensor of the same name. It copies values.
 func (w *Weights) Set(name string, shape []int, values []float32) error {
 	raw := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(values))), 4*len(values))
-	t, err := tensors.FromRaw(w.backend, 0, shapes.Make(dtypes.Float32, shape...), raw)
+	return w.setRaw(name, shapes.Make(dtypes.Float32, shape...), raw)
+}
+
+func (w *Weights) setRaw(name string, shape shapes.Shape, raw []byte) error {
+	t, err := tensors.FromRaw(w.backend, 0, shape, raw)
 	if err != nil {
 		return fmt.Errorf("moving tensor %q to the engine: %w", name, err)
 	}
@@ -56,7 +62,15 @@ func (w *Weights) Values(name string) ([]float32, error) {
 	if t == nil {
 		return nil, nil
 	}
-	values, err := tensors.CopyFlatData[float32](t)
+	var values []float32
+	var err error
+	if t.DType() == dtypes.Float32 {
+		values, err = tensors.CopyFlatData[float32](t)
+	} else {
+		var widening error
+		err = t.ConstBytes(func(raw []byte) { values, widening = w.widen(name, t.Shape().Dimensions, raw) })
+		err = errors.Join(err, widening)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reading tensor %q: %w", name, err)
 	}

@@ -45,3 +45,22 @@ func set(w *model.Weights, p adapters.Parameter) error {
 	}
 	return w.Set(p.Name, p.Shape, p.Values)
 }
+
+// narrow keeps the weights of modules in the precision of products. Those that an adapter is on stay
+// in float32, because its formula may look at more than their product; the head's that it replaces
+// are of no use.
+func narrow(m model.Model, w *model.Weights, a *adapters.Adapter) error {
+	adapted := map[string]bool{}
+	if a != nil {
+		for _, t := range a.Targets {
+			adapted[t.Name] = true
+		}
+	}
+	var names []string
+	for _, module := range m.Modules() {
+		if !adapted[module] {
+			names = append(names, module+".weight")
+		}
+	}
+	return w.Narrow(names...)
+}

@@ -34,6 +34,7 @@ type cursor struct {
 	Worse     int           `json:"worse_evaluations"`
 	Epochs    []EpochResult `json:"epochs"`
 	Best      *Best         `json:"best"`
+	Scaler    *lossScaler   `json:"loss_scaler,omitempty"`
 	BestStep  int           `json:"best_step"`
 	Metric    float64       `json:"best_metric"`
 }
@@ -41,9 +42,9 @@ type cursor struct {
 // settings are those that a resumed run must share with the one it resumes.
 func (r *run) settings() string {
 	c := r.Config
-	return fmt.Sprintf("images=%d batch=%d accumulation=%d steps=%d learning_rate=%v schedule=%s warmup=%v betas=%v,%v epsilon=%v decay=%v clip=%v loraplus=%v smoothing=%v seed=%d metric=%s",
+	return fmt.Sprintf("images=%d batch=%d accumulation=%d steps=%d learning_rate=%v schedule=%s warmup=%v betas=%v,%v epsilon=%v decay=%v clip=%v loraplus=%v smoothing=%v seed=%d metric=%s precision=%s",
 		r.Train.Source.Len(), c.PerDeviceTrainBatchSize, c.GradientAccumulationSteps, r.steps, c.LearningRate, c.LRSchedulerType, c.WarmupSteps,
-		c.AdamBeta1, c.AdamBeta2, c.AdamEpsilon, c.WeightDecay, c.MaxGradNorm, c.LoraplusLRRatio, c.LabelSmoothingFactor, c.Seed, c.bestBy())
+		c.AdamBeta1, c.AdamBeta2, c.AdamEpsilon, c.WeightDecay, c.MaxGradNorm, c.LoraplusLRRatio, c.LabelSmoothingFactor, c.Seed, c.bestBy(), r.Weights.Precision())
 }
 
 // save writes checkpoint-<step>, which appears under its name when it is complete, and removes those
@@ -84,7 +85,7 @@ func (r *run) save(ctx context.Context) error {
 
 func (r *run) saveCursor(ctx context.Context, path string) error {
 	c := cursor{Settings: r.settings(), Step: r.state.GlobalStep, Passed: r.passed, Batch: r.batch, LossSum: r.lossSum, LossSteps: r.lossSteps,
-		AllLoss: r.allLoss, SinceEval: r.sinceEval, EvalSteps: r.evalSteps, Worse: r.worse, Epochs: r.epochs, Best: r.best}
+		AllLoss: r.allLoss, SinceEval: r.sinceEval, EvalSteps: r.evalSteps, Worse: r.worse, Epochs: r.epochs, Best: r.best, Scaler: r.scaler}
 	var tensors []format.Tensor
 	for i, p := range r.params {
 		tensors = append(tensors,
@@ -226,7 +227,8 @@ func (r *run) restore(dir string) error {
 			return err
 		}
 	}
-	r.state.GlobalStep, r.optimizer.step = c.Step, c.Step
+	r.scaler = c.Scaler
+	r.state.GlobalStep, r.optimizer.step = c.Step, c.Step-r.scaler.skipped()
 	r.passed, r.batch = c.Passed, c.Batch
 	r.stepped = r.batch
 	r.lossSum, r.lossSteps, r.allLoss = c.LossSum, c.LossSteps, c.AllLoss

@@ -46,6 +46,9 @@ type OpenOptions struct {
 	ReplaceHead bool
 
 	Seed uint64 // of a new head
+
+	// Precision is that of products; empty is float32.
+	Precision model.Precision
 }
 
 // LabelsFile keeps the class names beside an adapter, whose own files have no place for them.
@@ -92,6 +95,11 @@ func (c *Classifier) open(dir string, opts OpenOptions) (err error) {
 	}
 	if err != nil {
 		return headHint(err)
+	}
+	if c.Weights != nil && opts.Precision != "" {
+		if err := c.Weights.SetPrecision(opts.Precision); err != nil {
+			return err
+		}
 	}
 	if opts.Adapter != "" {
 		if c.Adapter, err = adapters.Load(opts.Adapter, Base(c.Model, c.Weights)); err != nil {
@@ -195,6 +203,9 @@ func (c *Classifier) Predictor(pipeline *vision.Pipeline, batch int) (*model.Pre
 		if attach, err = Attach(c.Weights, c.Adapter); err != nil {
 			return nil, err
 		}
+	}
+	if err := narrow(c.Model, c.Weights, c.Adapter); err != nil {
+		return nil, err
 	}
 	return model.NewPredictor(c.Model, c.Weights, attach, Normalization(pipeline), batch)
 }

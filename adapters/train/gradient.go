@@ -36,7 +36,7 @@ func newDifferentiator(job Job) (*differentiator, error) {
 	}
 	d.height, d.width = m.InputSize()
 	d.program, err = model.NewProgram(m, w, attach, true, func(p *model.Params, in []*graph.Node) []*graph.Node {
-		pixels, targets, mask := in[0], in[1], in[2]
+		pixels, targets, mask, factor := in[0], in[1], in[2], in[3]
 		logits := m.Forward(p, model.Normalise(pixels, norm.Mean, norm.Std))
 		loss := graph.ReduceAllSum(graph.Mul(crossEntropy(logits, targets), mask))
 		if job.Penalty {
@@ -44,7 +44,7 @@ func newDifferentiator(job Job) (*differentiator, error) {
 				loss = graph.Add(loss, graph.Mul(penalty, graph.ReduceAllSum(mask))) // the mean over images has it once
 			}
 		}
-		return append([]*graph.Node{loss}, p.Gradient(loss, names)...)
+		return append([]*graph.Node{loss}, p.Gradient(graph.Mul(loss, factor), names)...)
 	})
 	if err != nil {
 		return nil, err
@@ -60,9 +60,9 @@ func crossEntropy(logits, targets *graph.Node) *graph.Node {
 	return graph.Sub(graph.Log(graph.ReduceSum(graph.Exp(shifted), 1)), wanted)
 }
 
-// add adds the gradients of the sum of a batch's losses to grads and returns the sum. step seeds what
-// is random in training.
-func (d *differentiator) add(b *Batch, seed uint64, step int, grads [][]float32) (loss float64, err error) {
+// add adds the gradients of the sum of a batch's losses, times a factor, to grads and returns the sum.
+// step seeds what is random in training.
+func (d *differentiator) add(b *Batch, seed uint64, step int, factor float64, grads [][]float32) (loss float64, err error) {
 	total := b.N
 	if d.program.Whole() {
 		total = d.batch // one shape, one compilation; the mask takes the rest out
@@ -81,7 +81,8 @@ func (d *differentiator) add(b *Batch, seed uint64, step int, grads [][]float32)
 		if err != nil {
 			return nil, err
 		}
-		return []*tensors.Tensor{pixels, tensors.FromFlatDataAndDimensions(targets, hi-lo, d.classes), tensors.FromFlatDataAndDimensions(b.Mask[lo:hi], hi-lo), rng}, nil
+		return []*tensors.Tensor{pixels, tensors.FromFlatDataAndDimensions(targets, hi-lo, d.classes), tensors.FromFlatDataAndDimensions(b.Mask[lo:hi], hi-lo),
+			tensors.FromScalar(float32(factor)), rng}, nil
 	})
 	if err != nil {
 		return 0, err

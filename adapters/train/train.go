@@ -48,6 +48,7 @@ type Event struct {
 	EvalTotal  int         //
 	Evaluation *Evaluation // when it is complete
 	Checkpoint string      // directory that was written
+	LossScale  float64     // the new one, after a step that overflowed in float16 and was skipped
 
 	ImagesPerSecond float64
 }
@@ -61,6 +62,7 @@ type Result struct {
 	Seconds         float64
 	ImagesPerSecond float64 // of training, without evaluation
 	DataWait        float64 // share of the training time spent waiting for images
+	Skipped         int     // steps that overflowed in float16
 	Broken          []error // what was wrong with the images that were left out, see Loader.SkipBroken
 }
 
@@ -84,9 +86,6 @@ type Best struct {
 	params [][]float32
 	state  [][]float32 // of the adapter
 }
-
-// ErrDiverged is wrapped where the loss stopped being a number.
-var ErrDiverged = errors.New("training diverged")
 
 // Run trains until the configured end. Where ctx is cancelled it saves a checkpoint, if there is a
 // directory for one, and returns the cause.
@@ -134,10 +133,11 @@ type run struct {
 
 	state     *State
 	optimizer *adamW
-	batch     int     // next micro-batch in the epoch
-	stepped   int     // the same at the last optimizer step
-	passed    int     // epochs behind us
-	lossSum   float64 // of steps since the last log entry
+	scaler    *lossScaler // nil: the loss is not scaled
+	batch     int         // next micro-batch in the epoch
+	stepped   int         // the same at the last optimizer step
+	passed    int         // epochs behind us
+	lossSum   float64     // of steps since the last log entry
 	lossSteps int
 	allLoss   float64 // of all steps
 	sinceEval float64 // of steps since the last evaluation
@@ -164,7 +164,13 @@ func newRun(job Job) (*run, error) {
 	if err := job.Adapter.Plan(r.steps); err != nil {
 		return nil, fmt.Errorf("training: %w", err)
 	}
-	var err error
+	if job.Weights.Precision() == model.Float16 {
+		r.scaler = newLossScaler()
+	}
+	err := narrow(job.Model, job.Weights, job.Adapter)
+	if err != nil {
+		return nil, err
+	}
 	if r.gradients, err = newDifferentiator(job); err != nil {
 		return nil, err
 	}
@@ -202,7 +208,7 @@ func (r *run) epoch(ctx context.Context) error {
 		}
 		began := time.Now()
 		r.waiting += began.Sub(r.asked)
-		l, err := r.gradients.add(batch, r.Config.Seed, r.state.GlobalStep*r.Config.GradientAccumulationSteps+micro, r.grads)
+		l, err := r.gradients.add(batch, r.Config.Seed, r.state.GlobalStep*r.Config.GradientAccumulationSteps+micro, r.lossFactor(), r.grads)
 		if err != nil {
 			return err
 		}
@@ -236,36 +242,66 @@ func (r *run) epoch(ctx context.Context) error {
 // step is one optimizer step with the gradients gathered from so many images.
 func (r *run) step(loss float64, images int) error {
 	step := r.state.GlobalStep
-	if math.IsNaN(loss) || math.IsInf(loss, 0) {
+	if r.scaler == nil && !finite(loss) {
 		return fmt.Errorf("training: %w: the loss is %v in step %d: try a lower learning_rate", ErrDiverged, loss, step+1)
 	}
-	scale(r.grads, 1/float64(images))
+	scale(r.grads, 1/(float64(images)*r.lossFactor()))
 	gradNorm := norm(r.grads)
+	skip, err := r.scaler.observe(!finite(gradNorm))
+	if err != nil {
+		return fmt.Errorf("training: step %d: %w", step+1, err)
+	}
+	rate := r.Config.learningRate(r.optimizer.step, r.steps)
+	if skip {
+		for i := range r.grads {
+			clear(r.grads[i])
+		}
+	} else if err := r.apply(gradNorm, rate); err != nil {
+		return err
+	}
+	r.state.GlobalStep++
+	r.stepped = r.batch
+	r.state.Epoch = float64(r.passed) + float64(r.batch)/float64(r.Train.Batches())
+	if finite(loss) { // not where float16 overflowed
+		r.lossSum, r.lossSteps, r.allLoss = r.lossSum+loss, r.lossSteps+1, r.allLoss+loss
+		r.sinceEval, r.evalSteps = r.sinceEval+loss, r.evalSteps+1
+	}
+	if skip {
+		r.report(Event{LossScale: r.scaler.Scale})
+	}
+
+	event := Event{ImagesPerSecond: float64(r.trained) / (r.training + time.Since(r.asked)).Seconds()}
+	if r.state.GlobalStep%r.Config.LoggingSteps == 0 {
+		entry := LogEntry{Loss: ref(r.lossSum / float64(max(1, r.lossSteps))), LearningRate: ref(rate)}
+		if !skip {
+			entry.GradNorm = ref(gradNorm)
+		}
+		event.Log = r.state.log(entry)
+		r.lossSum, r.lossSteps = 0, 0
+	}
+	r.report(event)
+	return nil
+}
+
+// apply changes the parameters by the gradients, and clears those.
+func (r *run) apply(gradNorm, rate float64) error {
 	if limit := r.Config.MaxGradNorm; limit > 0 && gradNorm > limit {
 		scale(r.grads, limit/(gradNorm+1e-6))
 	}
-	rate := r.Config.learningRate(step, r.steps)
 	r.optimizer.update(r.params, r.grads, rate)
-	r.Adapter.Allocate(step+1, r.grads)
+	r.Adapter.Allocate(r.state.GlobalStep+1, r.grads)
 	for i, p := range r.params {
 		clear(r.grads[i])
 		if err := set(r.Weights, p); err != nil {
 			return err
 		}
 	}
-	r.state.GlobalStep++
-	r.stepped = r.batch
-	r.state.Epoch = float64(r.passed) + float64(r.batch)/float64(r.Train.Batches())
-	r.lossSum, r.lossSteps, r.allLoss = r.lossSum+loss, r.lossSteps+1, r.allLoss+loss
-	r.sinceEval, r.evalSteps = r.sinceEval+loss, r.evalSteps+1
-
-	event := Event{ImagesPerSecond: float64(r.trained) / (r.training + time.Since(r.asked)).Seconds()}
-	if r.state.GlobalStep%r.Config.LoggingSteps == 0 {
-		event.Log = r.state.log(LogEntry{Loss: ref(r.lossSum / float64(r.lossSteps)), GradNorm: ref(gradNorm), LearningRate: ref(rate)})
-		r.lossSum, r.lossSteps = 0, 0
-	}
-	r.report(event)
 	return nil
+}
+
+// lossFactor is what losses are multiplied by before they are differentiated.
+func (r *run) lossFactor() float64 {
+	return r.scaler.factor(r.Config.PerDeviceTrainBatchSize * r.Config.GradientAccumulationSteps)
 }
 
 // due tells whether something is to be done after the present step.
@@ -306,7 +342,7 @@ func (r *run) evaluate(ctx context.Context) error {
 	}
 	seconds := time.Since(start).Seconds()
 	r.evaluation = e
-	r.epochs = append(r.epochs, EpochResult{r.state.Epoch, r.state.GlobalStep, r.sinceEval / float64(r.evalSteps), e.Loss, e.Accuracy})
+	r.epochs = append(r.epochs, EpochResult{r.state.Epoch, r.state.GlobalStep, r.sinceEval / float64(max(1, r.evalSteps)), e.Loss, e.Accuracy})
 	r.sinceEval, r.evalSteps = 0, 0
 	entry := r.state.log(LogEntry{EvalLoss: &e.Loss, EvalAccuracy: &e.Accuracy, EvalRuntime: &seconds,
 		EvalSamplesPerSecond: ref(float64(e.N) / seconds), EvalStepsPerSecond: ref(float64(r.Eval.Batches()) / seconds)})
@@ -353,7 +389,7 @@ func (r *run) finish(took time.Duration) (*Result, error) {
 	seconds := took.Seconds()
 	r.state.log(LogEntry{TrainLoss: ref(r.allLoss / float64(max(1, r.state.GlobalStep))), TrainRuntime: &seconds,
 		TrainSamplesPerSecond: ref(float64(r.trained) / seconds), TrainStepsPerSecond: ref(float64(r.state.GlobalStep) / seconds), TotalFlos: ref(0)})
-	result := &Result{State: r.state, Best: r.best, Epochs: r.epochs, Evaluation: r.evaluation, Seconds: seconds,
+	result := &Result{State: r.state, Skipped: r.scaler.skipped(), Best: r.best, Epochs: r.epochs, Evaluation: r.evaluation, Seconds: seconds,
 		ImagesPerSecond: float64(r.trained) / max(1e-9, r.training.Seconds()), DataWait: r.waiting.Seconds() / max(1e-9, r.training.Seconds())}
 	result.Broken = r.Train.Broken()
 	if r.Eval != nil {

@@ -45,8 +45,8 @@ func (e *env) modelDirs(ctx context.Context, ref, base string) (baseDir, adapter
 	return baseDir, dir, nil
 }
 
-// openModel opens MODEL for inference and tells what is remarkable about its adapter.
-func (e *env) openModel(ctx context.Context, ref, base string) (*train.Classifier, error) {
+// openModel opens MODEL for inference in a precision and tells what is remarkable about its adapter.
+func (e *env) openModel(ctx context.Context, ref, base, precision string) (*train.Classifier, error) {
 	baseDir, adapterDir, err := e.modelDirs(ctx, ref, base)
 	if err != nil {
 		return nil, err
@@ -55,7 +55,11 @@ func (e *env) openModel(ctx context.Context, ref, base string) (*train.Classifie
 	if err != nil {
 		return nil, err
 	}
-	c, err := train.Open(baseDir, train.OpenOptions{Backend: eng.Backend, Adapter: adapterDir})
+	opts := train.OpenOptions{Backend: eng.Backend, Adapter: adapterDir}
+	if opts.Precision, err = e.precision(precision, eng); err != nil {
+		return nil, err
+	}
+	c, err := train.Open(baseDir, opts)
 	if err != nil {
 		return nil, err
 	}

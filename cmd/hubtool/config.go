@@ -38,8 +38,8 @@ type Transforms struct {
 type Training struct {
 	train.Config `yaml:",inline"`
 
-	FP16                  Half     `yaml:"fp16" usage:"half precision: true, false, or auto for where the engine has it"`
-	BF16                  Half     `yaml:"bf16" usage:"bfloat16: true, false, or auto for where the engine has it"`
+	FP16                  Half     `yaml:"fp16" usage:"float16 products and a scaled loss: true, false, or auto for on an accelerator"`
+	BF16                  Half     `yaml:"bf16" usage:"bfloat16 products: true, false, or auto for on an accelerator"`
 	OrthogonalityPenalty  bool     `yaml:"orthogonality_penalty" usage:"add ADALORA's penalty, weighted by orth_reg_weight, to the loss; PEFT does not for image classifiers"`
 	InitAdapter           string   `yaml:"init_adapter" usage:"start from the weights of this adapter"`
 	IgnoreMismatchedSizes bool     `yaml:"ignore_mismatched_sizes" usage:"replace a classifier head of another size in the base"`

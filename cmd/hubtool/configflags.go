@@ -36,11 +36,12 @@ var shortFlags = []shortFlag{
 	{name: "epochs", keys: []string{"training.num_train_epochs"}},
 	{name: "batch-size", keys: []string{"training.per_device_train_batch_size", "training.per_device_eval_batch_size"}},
 	{name: "learning-rate", keys: []string{"training.learning_rate"}},
-	{name: "precision", keys: []string{"training.fp16", "training.bf16"}, usage: "fp32, fp16, bf16, or auto: fp16 where the engine has it", words: map[string][]string{
+	{name: "precision", keys: []string{"training.fp16", "training.bf16"}, usage: "fp32, fp16, bf16, or auto: bf16 on an accelerator", words: map[string][]string{
 		"fp32": {"training.fp16=false", "training.bf16=false"},
+		"f32":  {"training.fp16=false", "training.bf16=false"},
 		"fp16": {"training.fp16=true", "training.bf16=false"},
 		"bf16": {"training.fp16=false", "training.bf16=true"},
-		"auto": {"training.fp16=auto", "training.bf16=false"},
+		"auto": {"training.fp16=false", "training.bf16=auto"},
 	}},
 	{name: "seed", keys: []string{"training.seed"}},
 	{name: "out", keys: []string{"training.output_dir"}},

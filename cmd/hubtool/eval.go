@@ -13,9 +13,9 @@ import (
 )
 
 type evalOptions struct {
-	base, dataset, config, split, imageColumn, labelColumn, require string
-	batch                                                           int
-	skipBroken                                                      bool
+	base, dataset, config, split, imageColumn, labelColumn, require, precision string
+	batch                                                                      int
+	skipBroken                                                                 bool
 }
 
 func (e *env) evalCommand() *cli.Command {
@@ -35,6 +35,7 @@ func (e *env) evalCommand() *cli.Command {
 			&cli.StringFlag{Name: "label-column", Usage: "column with the class; default: the only one", Destination: &o.labelColumn},
 			&cli.IntFlag{Name: "batch-size", Usage: "images at a time", Value: 32, Destination: &o.batch},
 			&cli.BoolFlag{Name: "skip-broken", Usage: "leave damaged images out and say how many", Destination: &o.skipBroken},
+			precisionFlag(&o.precision),
 			&cli.StringFlag{Name: "require", Usage: "exit with 8 unless it holds, such as accuracy>=0.9 or loss<0.5", Destination: &o.require},
 		},
 		Action: func(c *cli.Context) error { return e.eval(c, o) },
@@ -57,7 +58,7 @@ func (e *env) eval(c *cli.Context, o evalOptions) error {
 	if err != nil {
 		return err
 	}
-	m, err := e.openModel(c.Context, c.Args().First(), o.base)
+	m, err := e.openModel(c.Context, c.Args().First(), o.base, o.precision)
 	if err != nil {
 		return err
 	}

@@ -21,9 +21,9 @@ import (
 )
 
 type predictOptions struct {
-	base        string
-	topK, batch int
-	logits      bool
+	base, precision string
+	topK, batch     int
+	logits          bool
 }
 
 func (e *env) predictCommand() *cli.Command {
@@ -37,6 +37,7 @@ func (e *env) predictCommand() *cli.Command {
 			&cli.StringFlag{Name: "base", Usage: "base model of an adapter, instead of the one in its config", Destination: &o.base},
 			&cli.IntFlag{Name: "top-k", Usage: "so many classes of each image", Value: 5, Destination: &o.topK},
 			&cli.IntFlag{Name: "batch-size", Usage: "images at a time", Value: 16, Destination: &o.batch},
+			precisionFlag(&o.precision),
 			&cli.BoolFlag{Name: "logits", Usage: "with --json: all logits as well", Destination: &o.logits},
 		},
 		Action: func(c *cli.Context) error { return e.predict(c.Context, c.Args().First(), c.Args().Tail(), o) },
@@ -69,7 +70,7 @@ func (e *env) predict(ctx context.Context, ref string, images []string, o predic
 	if err != nil {
 		return err
 	}
-	m, err := e.openModel(ctx, ref, o.base)
+	m, err := e.openModel(ctx, ref, o.base, o.precision)
 	if err != nil {
 		return err
 	}

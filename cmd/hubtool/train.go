@@ -134,7 +134,7 @@ func (e *env) plan(ctx context.Context, cfg *Config, dryRun bool) (p *plan, err 
 		}
 		opts.Backend = p.engine.Backend
 	}
-	if err := refuseHalf(cfg, p.engine); err != nil {
+	if opts.Precision, err = e.trainingPrecision(cfg.Training, p.engine); err != nil {
 		return nil, err
 	}
 	if p.classifier, err = train.Open(p.baseDir, opts); err != nil {
@@ -219,19 +219,6 @@ func (e *env) openDataset(ctx context.Context, ref string, limit int64, opts dat
 		},
 	}
 	return dataset.Open(dir, opts)
-}
-
-// refuseHalf says so where half precision is wanted and the engine computes in float32.
-func refuseHalf(cfg *Config, eng *engine.Engine) error {
-	for _, s := range []struct {
-		key   string
-		value Half
-	}{{"fp16", cfg.Training.FP16}, {"bf16", cfg.Training.BF16}} {
-		if s.value == "true" && eng != nil {
-			return usage("reading the settings", fmt.Sprintf("training.%s is true, but training on %s computes in float32: set it to auto or false", s.key, eng.Spec))
-		}
-	}
-	return nil
 }
 
 // newAdapter makes the adapter that the config describes, or starts from the one that it names.
@@ -328,6 +315,8 @@ func (e *env) trainingEvents() func(train.Event) {
 			e.note("epoch %.4g, step %d: eval loss %.4f, accuracy %.2f %%", ev.Epoch, ev.Step, ev.Evaluation.Loss, 100*ev.Evaluation.Accuracy)
 		case ev.EvalTotal > 0:
 			e.report(step{Task: "evaluating", Done: int64(ev.Evaluated), Total: int64(ev.EvalTotal), Unit: "images"})
+		case ev.LossScale > 0:
+			e.note("step %d overflowed in float16 and is skipped; the loss scale is now %g", ev.Step, ev.LossScale)
 		case ev.Checkpoint != "":
 			if e.verbose {
 				e.note("saved %q", ev.Checkpoint)
@@ -354,6 +343,7 @@ type trainSummary struct {
 	Broken          int                 `json:"broken_images"`
 	PeakRSS         int64               `json:"peak_rss"`
 	Engine          string              `json:"engine"`
+	SkippedSteps    int                 `json:"skipped_steps,omitempty"` // that overflowed in float16
 	CommitURL       string              `json:"commit_url"`
 }
 
@@ -381,7 +371,7 @@ func (e *env) finishTraining(ctx context.Context, p *plan, result *train.Result)
 		return nil, err
 	}
 	s := &trainSummary{OutputDir: dir, Epochs: result.Epochs, Best: result.Best, ImagesPerSecond: result.ImagesPerSecond, DataWait: result.DataWait, Broken: len(result.Broken),
-		PeakRSS: peakRSS(), Engine: p.engine.Spec}
+		PeakRSS: peakRSS(), Engine: p.engine.Spec, SkippedSteps: result.Skipped}
 	if s.Epochs == nil {
 		s.Epochs = []train.EpochResult{}
 	}

@@ -136,7 +136,7 @@ func Plugins() []string {
 	for _, dir := range pluginDirs() {
 		found, _ := filepath.Glob(filepath.Join(dir, "pjrt_c_api_*_plugin.so"))
 		for _, path := range found {
-			if strings.Contains(filepath.Base(path), "cpu") {
+			if isCPUPlugin(path) {
 				cpu = append(cpu, path)
 			} else {
 				gpu = append(gpu, path)
@@ -158,12 +158,24 @@ func pluginDirs() []string {
 	return dirs
 }
 
+// IsGo tells whether it is GoMLX's own backend.
+func (e *Engine) IsGo() bool { return e.Spec == "go" }
+
+// Accelerated tells whether it computes on something else than the processor, going by the name of
+// the plugin.
+func (e *Engine) Accelerated() bool {
+	plugin, _, _ := strings.Cut(e.Spec, ",")
+	return !e.IsGo() && !isCPUPlugin(plugin)
+}
+
+func isCPUPlugin(path string) bool { return strings.Contains(filepath.Base(path), "cpu") }
+
 // Close frees the backend.
 func (e *Engine) Close() { e.Backend.Finalize() }
 
 // String describes the engine for people.
 func (e *Engine) String() string {
-	if e.Spec != "go" {
+	if !e.IsGo() {
 		return fmt.Sprintf("%s (%d devices)", e.Spec, e.Backend.NumDevices())
 	}
 	kernels := "plain kernels: build with GOEXPERIMENT=simd for 5 times the speed"

@@ -22,19 +22,19 @@ import (
 func Linear(t *Tape, x, w, b *Node) *Node {
 	in, out := w.Shape().Dimensions[1], w.Shape().Dimensions[0]
 	if b == nil || !IsGo(x.Graph().Backend()) || out < in {
-		y := Dot(x, w).General([]int{1}, nil, []int{1}, nil)
+		y := wide(Dot(t.narrow(x), t.narrow(w)).General([]int{1}, nil, []int{1}, nil))
 		if b != nil {
 			y = Add(y, ExpandLeftToRank(b, 2))
 		}
 		return y
 	}
 	ones := Ones(x.Graph(), shapes.Make(x.DType(), x.Shape().Dimensions[0], 1))
-	wide := Concatenate([]*Node{x, ones}, 1)
+	inputs := Concatenate([]*Node{x, ones}, 1)
 	weights := Concatenate([]*Node{w, Reshape(b, out, 1)}, 1)
-	if t == nil {
-		return Dot(wide, weights).General([]int{1}, nil, []int{1}, nil)
+	if !t.Training() {
+		return Dot(inputs, weights).General([]int{1}, nil, []int{1}, nil)
 	}
-	y := Dot(StopGradient(wide), StopGradient(weights)).General([]int{1}, nil, []int{1}, nil)
+	y := Dot(StopGradient(inputs), StopGradient(weights)).General([]int{1}, nil, []int{1}, nil)
 	// The barrier's value is y; the others are among its inputs to receive gradients.
 	return t.gradient(SchedulingBarrier(y, x, w, b), func(v *Node) []*Node {
 		return []*Node{
@@ -60,14 +60,15 @@ func LowRank(t *Tape, x, a, b *Node, scale float64) *Node {
 			b = Concatenate([]*Node{b, Zeros(g, shapes.Make(b.DType(), out, pad))}, 1)
 		}
 	}
+	x, a, b = t.narrow(x), t.narrow(a), t.narrow(b)
 	plain := func(x, w *Node) *Node { return Dot(x, w).General([]int{1}, nil, []int{0}, nil) }
 	at, bt := Transpose(a, 0, 1), Transpose(b, 0, 1)
 	u := t.gradient(plain(x, at), func(v *Node) []*Node {
 		return []*Node{plain(v, a), Transpose(plain(Transpose(v, 0, 1), x), 0, 1)}
 	})
-	return t.gradient(plain(u, bt), func(v *Node) []*Node {
+	return wide(t.gradient(plain(u, bt), func(v *Node) []*Node {
 		return []*Node{plain(v, b), plain(Transpose(u, 0, 1), v)}
-	})
+	}))
 }
 
 // Attention is softmax(q·kᵀ/√d)·v for every head, with q [heads, queries, d] and k and v
@@ -75,14 +76,18 @@ func LowRank(t *Tape, x, a, b *Node, scale float64) *Node {
 func Attention(t *Tape, q, k, v *Node, drop func(*Node) *Node) *Node {
 	d := q.Shape().Dimensions[2]
 	q = MulScalar(q, 1/math.Sqrt(float64(d))) // q is smaller than the scores
-	return mix(t, drop(softmax(t, scores(t, q, k))), v)
+	weights := softmax(t, scores(t, t.narrow(q), t.narrow(k)))
+	return wide(mix(t, t.narrow(drop(weights)), t.narrow(v)))
 }
 
 // scores is q·kᵀ and mix is weights·v, head by head. What they add are gradients by k and v that are
 // made transposed: of the factors, the Go backend then has to transpose the one that has d columns,
-// and not the one that has as many as there are keys.
+// and not the one that has as many as there are keys. Scores are float32 whatever their factors are:
+// the exponential makes their errors relative ones.
 func scores(t *Tape, q, k *Node) *Node {
-	return t.gradient(product(q, 2, k, 2), func(v *Node) []*Node {
+	product32 := Dot(q, k).WithOutputDType(dtypes.Float32).General([]int{2}, []int{0}, []int{2}, []int{0})
+	return t.gradient(product32, func(v *Node) []*Node {
+		v = t.narrow(v)
 		return []*Node{product(v, 2, k, 1), Transpose(product(q, 1, v, 1), 1, 2)}
 	})
 }
@@ -119,7 +124,7 @@ func swapMiddle(t *Tape, x *Node) *Node {
 	}
 	words := Bitcast(Reshape(StopGradient(x), d[0], d[1], d[2], d[3]/2, 2), dtypes.Uint64)
 	y := Reshape(Bitcast(TransposeAllAxes(words, 0, 2, 1, 3), dtypes.Float32), d[0], d[2], d[1], d[3])
-	if t == nil {
+	if !t.Training() {
 		return y
 	}
 	// The barrier's value is y; x is among its inputs to receive the gradient.
@@ -189,7 +194,7 @@ func normalCDF(x *Node) *Node {
 // LayerNorm normalises the last axis of x to mean 0 and variance 1, then scales by gamma and shifts
 // by beta, both [features].
 func LayerNorm(t *Tape, x, gamma, beta *Node, eps float64) *Node {
-	wide := func(n *Node) *Node { return ExpandLeftToRank(n, x.Rank()) }
+	row := func(n *Node) *Node { return ExpandLeftToRank(n, x.Rank()) }
 	features := float64(x.Shape().Dimensions[x.Rank()-1])
 	mean := func(n *Node) *Node { return MulScalar(ReduceAndKeep(n, ReduceSum, -1), 1/features) }
 	normalise := func() (xhat, rstd *Node) {
@@ -201,14 +206,14 @@ func LayerNorm(t *Tape, x, gamma, beta *Node, eps float64) *Node {
 		func() *Node { return BackendFusedLayerNorm(x, []int{x.Rank() - 1}, eps, gamma, beta) },
 		func() *Node {
 			xhat, _ := normalise()
-			return Add(Mul(xhat, wide(gamma)), wide(beta))
+			return Add(Mul(xhat, row(gamma)), row(beta))
 		})
 	if !fused {
 		return y
 	}
 	return t.gradient(y, func(v *Node) []*Node {
 		xhat, rstd := normalise()
-		gv := Mul(v, wide(gamma))
+		gv := Mul(v, row(gamma))
 		dx := Mul(rstd, Sub(Sub(gv, mean(gv)), Mul(xhat, mean(Mul(gv, xhat)))))
 		rows := make([]int, x.Rank()-1)
 		for i := range rows {

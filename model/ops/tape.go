@@ -3,29 +3,56 @@ package ops
 import (
 	"sync"
 
+	"github.com/gomlx/compute/dtypes"
 	"github.com/gomlx/compute/shapes"
 	"github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/support/exceptions"
 )
 
-// Tape remembers, while a training graph is built, which nodes have gradients of their own. A nil
-// Tape, as prediction uses, remembers nothing.
+// Tape is what operations know about the graph that they are built into: the type in which its
+// products are computed, and, while it is one for training, which nodes have gradients of their own.
+// A nil Tape is that of a graph for prediction in float32.
+//
+// Operations take float32 and return float32 whatever the type of products: their factors are
+// rounded, and their sums are kept in float32 where the engine can. So normalisations, softmax,
+// residual sums and losses are in float32, as with torch's autocast.
 //
 // GoMLX finds a node's gradient by its type in [graph.VJPRegistration]. For the types that this
 // package makes, the entry asks the tape of the node's graph first. Entries exist only inside
 // [Tape.Gradient], so no graph outlives its use here.
 type Tape struct {
-	gradients map[*graph.Node]func(v *graph.Node) []*graph.Node
+	products  dtypes.DType
+	gradients map[*graph.Node]func(v *graph.Node) []*graph.Node // nil outside training
 }
 
-// NewTape returns an empty tape for one graph.
-func NewTape() *Tape {
-	return &Tape{gradients: map[*graph.Node]func(*graph.Node) []*graph.Node{}}
+// NewTape returns an empty tape for one graph for training, with products in float32.
+func NewTape() *Tape { return NewTapeIn(dtypes.Float32, true) }
+
+// NewTapeIn returns an empty tape for one graph with products in a type.
+func NewTapeIn(products dtypes.DType, training bool) *Tape {
+	t := &Tape{products: products}
+	if training {
+		t.gradients = map[*graph.Node]func(*graph.Node) []*graph.Node{}
+	}
+	return t
 }
+
+// Training tells whether the graph is one for training.
+func (t *Tape) Training() bool { return t != nil && t.gradients != nil }
+
+// narrow converts a factor to the type of products, and wide the outcome back.
+func (t *Tape) narrow(x *graph.Node) *graph.Node {
+	if t == nil {
+		return x
+	}
+	return graph.ConvertDType(x, t.products)
+}
+
+func wide(x *graph.Node) *graph.Node { return graph.ConvertDType(x, dtypes.Float32) }
 
 // gradient gives n a gradient: from v, the gradient of the loss by n, to those by n's inputs.
 func (t *Tape) gradient(n *graph.Node, fn func(v *graph.Node) []*graph.Node) *graph.Node {
-	if t != nil {
+	if t.Training() {
 		t.gradients[n] = fn
 	}
 	return n

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/hubtool/hubtool/model"
+	"github.com/hubtool/hubtool/model/engine"
+)
+
+// precisions are the values of --precision and what they mean to the model; auto depends on the engine.
+var precisions = map[string]model.Precision{
+	"fp32": model.Float32, "f32": model.Float32, "fp16": model.Float16, "bf16": model.BFloat16,
+}
+
+// precisionFlag is --precision of commands that do not train.
+func precisionFlag(into *string) cli.Flag {
+	return &cli.StringFlag{Name: "precision", Usage: "fp32, fp16, bf16, or auto: bf16 on an accelerator", Value: "fp32", Destination: into}
+}
+
+// precision is what --precision means on an engine.
+func (e *env) precision(text string, eng *engine.Engine) (model.Precision, error) {
+	p, ok := precisions[text]
+	switch {
+	case text == "auto":
+		return e.autoPrecision(model.BFloat16, eng), nil
+	case !ok:
+		known := []string{"fp32", "fp16", "bf16", "auto"}
+		return "", usage("reading the command line", fmt.Sprintf("--precision is %q, but must be fp32, fp16, bf16 or auto%s", text, didYouMean(text, known)))
+	case p != model.Float32 && eng.IsGo():
+		return "", usage("reading the command line", fmt.Sprintf("--precision is %s, but the Go engine computes in float32: set it to auto or fp32", text))
+	}
+	return p, nil
+}
+
+// trainingPrecision is what training.fp16 and training.bf16 mean on an engine, which a dry run has
+// none of.
+func (e *env) trainingPrecision(t Training, eng *engine.Engine) (model.Precision, error) {
+	for _, s := range []struct {
+		key   string
+		value Half
+		is    model.Precision
+	}{{"fp16", t.FP16, model.Float16}, {"bf16", t.BF16, model.BFloat16}} {
+		switch {
+		case eng == nil || s.value == "false":
+		case s.value == "auto":
+			return e.autoPrecision(s.is, eng), nil
+		case eng.IsGo():
+			return "", usage("reading the settings", fmt.Sprintf("training.%s is true, but the Go engine computes in float32: set it to auto or false", s.key))
+		default:
+			return s.is, nil
+		}
+	}
+	return model.Float32, nil
+}
+
+// autoPrecision is half where it pays: on an accelerator.
+func (e *env) autoPrecision(half model.Precision, eng *engine.Engine) model.Precision {
+	if eng.Accelerated() {
+		e.note("computing in %s", half)
+		return half
+	}
+	e.note("computing in %s: processors gain little by %s", model.Float32, half)
+	return model.Float32
+}
