@@ -2,13 +2,14 @@ package format
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"syscall"
+
+	"github.com/hubtool/hubtool/internal/hashing"
 )
 
 // A Piece is one tensor of a file that [Rewrite] makes.
@@ -74,7 +75,7 @@ func Rewrite(ctx context.Context, path string, h *Header, pieces map[string]Piec
 		if err := reserve(f, w.Size); err != nil {
 			return err
 		}
-		hash := sha256.New()
+		hash := hashing.NewSHA256()
 		r := ring{file: f, hash: hash, readers: max(1, opts.Readers), progress: opts.Progress, behind: map[*diskFile]*behind{}}
 		r.sources = append(r.sources, source{size: h.DataOffset(), read: readMemory(h.prefix())})
 		for _, e := range h.entries {

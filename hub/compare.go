@@ -2,8 +2,6 @@ package hub
 
 import (
 	"context"
-	"crypto/sha1"
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
@@ -13,6 +11,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/hubtool/hubtool/internal/hashing"
 )
 
 const preuploadBatch = 256
@@ -126,12 +126,12 @@ func (c *Client) hashUpload(u *upload) error {
 		return err
 	}
 	defer f.Close()
-	git := sha1.New()
+	git := hashing.NewSHA1()
 	fmt.Fprintf(git, "blob %d\x00", u.size)
 	hashes := []io.Writer{git}
 	var sha hash.Hash
 	if u.lfs {
-		sha = sha256.New()
+		sha = hashing.NewSHA256()
 		hashes = []io.Writer{sha}
 	}
 	n, err := io.Copy(io.MultiWriter(hashes...), f)

@@ -1,8 +1,6 @@
 package hub
 
 import (
-	"crypto/sha1"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -13,6 +11,8 @@ import (
 	"regexp"
 	"strconv"
 	"time"
+
+	"github.com/hubtool/hubtool/internal/hashing"
 )
 
 var (
@@ -25,9 +25,9 @@ var (
 func newHash(etag string, size int64) hash.Hash {
 	switch {
 	case sha256Hex.MatchString(etag):
-		return sha256.New()
+		return hashing.NewSHA256()
 	case sha1Hex.MatchString(etag) && size >= 0:
-		h := sha1.New()
+		h := hashing.NewSHA1()
 		io.WriteString(h, "blob "+strconv.FormatInt(size, 10)+"\x00")
 		return h
 	}

@@ -2,13 +2,14 @@ package hub
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"sync"
+
+	"github.com/hubtool/hubtool/internal/hashing"
 )
 
 // PullOptions select what Pull brings and where to. The zero value brings the whole
@@ -195,7 +196,7 @@ func fileSHA256(path string) (string, error) {
 		return "", err
 	}
 	defer f.Close()
-	h := sha256.New()
+	h := hashing.NewSHA256()
 	if _, err := io.Copy(h, f); err != nil {
 		return "", errors.Join(fmt.Errorf("hashing %q", path), err)
 	}

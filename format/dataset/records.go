@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+
+	"github.com/hubtool/hubtool/internal/hashing"
 )
 
 // A record file holds the images of one parquet file back to back, so that any of them is one read away. It is
@@ -66,7 +68,7 @@ func contentHash(file *os.File) (string, error) {
 	if target, err := os.Readlink(file.Name()); err == nil && blobName.MatchString(filepath.Base(target)) {
 		return filepath.Base(target), nil
 	}
-	h := sha256.New()
+	h := hashing.NewSHA256()
 	if _, err := io.Copy(h, io.NewSectionReader(file, 0, 1<<63-1)); err != nil {
 		return "", err
 	}

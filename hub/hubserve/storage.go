@@ -1,13 +1,13 @@
 package hubserve
 
 import (
-	"crypto/sha1"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
 	"io"
+
+	"github.com/hubtool/hubtool/internal/hashing"
 )
 
 // storage keeps records, which are small and replaced as a whole, and blobs, which
@@ -46,7 +46,7 @@ func store(st storage, r io.Reader, want string) (blob, error) {
 	if err != nil {
 		return blob{}, err
 	}
-	h := sha256.New()
+	h := hashing.NewSHA256()
 	n, err := io.Copy(io.MultiWriter(p, h), r)
 	if err != nil {
 		p.drop()
@@ -70,7 +70,7 @@ func gitID(size int64, r io.Reader) (string, error) {
 }
 
 func gitHash(size int64) hash.Hash {
-	h := sha1.New()
+	h := hashing.NewSHA1()
 	fmt.Fprintf(h, "blob %d\x00", size)
 	return h
 }
