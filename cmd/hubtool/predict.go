@@ -1,14 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"math"
-	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -21,55 +18,96 @@ import (
 )
 
 type predictOptions struct {
-	base, precision string
-	topK, batch     int
-	logits          bool
+	base, precision                                  string
+	dataset, config, split, imageColumn, labelColumn string
+	out, shard                                       string
+	topK, batch                                      int
+	logits, force                                    bool
 }
 
 func (e *env) predictCommand() *cli.Command {
 	var o predictOptions
 	return &cli.Command{
-		Name:        "predict",
-		Usage:       "classify images",
-		ArgsUsage:   "MODEL IMAGE...",
-		Description: "IMAGE is a file, a folder, a glob, an http(s) address or - for stdin. An image that cannot be read is\nreported, the others go on, and the exit code is 6.",
+		Name:      "predict",
+		Usage:     "classify images",
+		ArgsUsage: "MODEL [IMAGE...]",
+		Description: "IMAGE is a file, a folder, a glob, an http(s) address or - for stdin; --dataset names images instead. An image\n" +
+			"that cannot be read is reported, the others go on, and the exit code is 6. With --out an interrupted run goes on\n" +
+			"where it was, and with --shard many machines share the images, each with a file of its own.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "base", Usage: "base model of an adapter, instead of the one in its config", Destination: &o.base},
 			&cli.IntFlag{Name: "top-k", Usage: "so many classes of each image", Value: 5, Destination: &o.topK},
 			&cli.IntFlag{Name: "batch-size", Usage: "images at a time", Value: 16, Destination: &o.batch},
 			precisionFlag(&o.precision),
-			&cli.BoolFlag{Name: "logits", Usage: "with --json: all logits as well", Destination: &o.logits},
+			&cli.BoolFlag{Name: "logits", Usage: "with --json or --out: all logits as well", Destination: &o.logits},
+			&cli.StringFlag{Name: "dataset", Usage: "data set whose images are classified", Destination: &o.dataset},
+			&cli.StringFlag{Name: "dataset-config", Usage: "configuration, if the data set has several", Destination: &o.config},
+			&cli.StringFlag{Name: "split", Usage: "split of the data set, such as test or train[:1000]; default: test", Destination: &o.split},
+			&cli.StringFlag{Name: "image-column", Usage: "column with the images; default: the only one", Destination: &o.imageColumn},
+			&cli.StringFlag{Name: "label-column", Usage: "column with the class; default: the only one", Destination: &o.labelColumn},
+			&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "write to `FILE`.jsonl, .csv or .parquet", Destination: &o.out},
+			&cli.StringFlag{Name: "shard", Usage: "only part `I/N` of the images, from 0/N on; auto[/N]: by the index of a Kubernetes or Slurm task", Destination: &o.shard},
+			&cli.BoolFlag{Name: "force", Usage: "with --out: begin anew, and replace FILE", Destination: &o.force},
 		},
 		Action: func(c *cli.Context) error { return e.predict(c.Context, c.Args().First(), c.Args().Tail(), o) },
 	}
 }
 
+// problems are what is wrong with the flags together.
+func (o *predictOptions) problems(images []string, json bool) []string {
+	var p []string
+	refuse := func(bad bool, why string) {
+		if bad {
+			p = append(p, why)
+		}
+	}
+	refuse(len(images) == 0 && o.dataset == "", "name at least one image, or a data set with --dataset")
+	refuse(len(images) > 0 && o.dataset != "", "IMAGE and --dataset exclude each other")
+	refuse(o.topK < 1 || o.batch < 1, "--top-k and --batch-size must be positive")
+	refuse(o.logits && !json && o.out == "", "--logits does nothing without --json or --out")
+	refuse(o.logits && filepath.Ext(o.out) == ".csv", "--logits does nothing in a CSV file")
+	refuse(o.force && o.out == "", "--force does nothing without --out")
+	refuse(o.out != "" && predictionFiles[filepath.Ext(o.out)] == nil, fmt.Sprintf("--out is %q, but must end in .jsonl, .csv or .parquet", o.out))
+	if o.dataset == "" {
+		for _, f := range [][2]string{{"dataset-config", o.config}, {"split", o.split}, {"image-column", o.imageColumn}, {"label-column", o.labelColumn}} {
+			refuse(f[1] != "", fmt.Sprintf("--%s does nothing without --dataset", f[0]))
+		}
+	}
+	return p
+}
+
 // prediction is one line of predict --json.
 type prediction struct {
-	Image       string    `json:"image"`
-	Predictions []guess   `json:"predictions"`
-	Logits      []float32 `json:"logits,omitempty"`
+	Image       string    `json:"image" parquet:"image"`
+	Truth       string    `json:"truth,omitempty" parquet:"truth,optional"` // the class that a data set names
+	Predictions []guess   `json:"predictions" parquet:"predictions,list"`
+	Logits      []float32 `json:"logits,omitempty" parquet:"logits,list"`
 }
 
 type guess struct {
-	Label string  `json:"label"`
-	ID    int     `json:"id"`
-	Score float64 `json:"score"`
+	Label string  `json:"label" parquet:"label"`
+	ID    int     `json:"id" parquet:"id"`
+	Score float64 `json:"score" parquet:"score"`
 }
 
 func (e *env) predict(ctx context.Context, ref string, images []string, o predictOptions) error {
-	switch {
-	case len(images) == 0:
-		return usage("reading the command line", "name at least one image")
-	case o.topK < 1 || o.batch < 1:
-		return usage("reading the command line", "--top-k and --batch-size must be positive")
-	case o.logits && !e.json:
-		return usage("reading the command line", "--logits does nothing without --json")
+	if p := o.problems(images, e.json); len(p) > 0 {
+		return usage("reading the command line", p...)
 	}
-	paths, err := imagePaths(images)
+	part, err := parseShard(o.shard)
 	if err != nil {
 		return err
 	}
+	var source *pictures
+	if o.dataset != "" {
+		source, err = e.pictureRows(ctx, o.dataset, cmp.Or(o.split, "test"), dataset.Options{Config: o.config, ImageColumn: o.imageColumn, LabelColumn: o.labelColumn})
+	} else {
+		source, err = e.pictureFiles(images)
+	}
+	if err != nil {
+		return err
+	}
+	from, to := part.of(len(source.names))
 	m, err := e.openModel(ctx, ref, o.base, o.precision)
 	if err != nil {
 		return err
@@ -80,13 +118,38 @@ func (e *env) predict(ctx context.Context, ref string, images []string, o predic
 		return err
 	}
 	defer p.Close()
-	var unreadable []string
-	for batch := range slices.Chunk(paths, o.batch) {
-		bad, err := e.predictBatch(ctx, m, p, batch, o)
-		if err != nil {
+
+	var todo []int
+	for i := from; i < to; i++ {
+		todo = append(todo, i)
+	}
+	emit := e.printPrediction
+	var file *predictionFile
+	if o.out != "" {
+		ext := filepath.Ext(o.out)
+		path := part.name(strings.TrimSuffix(o.out, ext), ext)
+		if file, err = openPredictions(path, journalKey(ref, o, m, source.names[from:to]), o.force); err != nil {
 			return err
 		}
-		unreadable = append(unreadable, bad...)
+		defer file.Close()
+		if len(file.done) > 0 {
+			e.note("%d images are classified already: going on", len(file.done))
+		}
+		todo = slices.DeleteFunc(todo, func(i int) bool { return file.done[i] })
+		emit = file.add
+	}
+	unreadable, err := e.classify(ctx, m, p, source, todo, o, emit)
+	if err != nil {
+		return err
+	}
+	if file != nil {
+		if err := file.finish(); err != nil {
+			return err
+		}
+		result := map[string]any{"out": file.path, "images": to - from, "classified": to - from - len(unreadable), "unreadable": len(unreadable)}
+		if err := e.result(func(w io.Writer) { fmt.Fprintln(w, file.path) }, result); err != nil {
+			return err
+		}
 	}
 	if len(unreadable) > 0 {
 		return &problemError{is: dataset.ErrDamaged, doing: "predicting", problems: unreadable, hint: "the other images are classified"}
@@ -94,43 +157,48 @@ func (e *env) predict(ctx context.Context, ref string, images []string, o predic
 	return nil
 }
 
-// predictBatch prints the classes of the images that can be read and returns why the others cannot.
-func (e *env) predictBatch(ctx context.Context, m *train.Classifier, p *model.Predictor, paths []string, o predictOptions) (bad []string, err error) {
-	var pixels []byte
-	var read []string
-	for _, path := range paths {
+// classify hands the classes of the listed images to emit and returns why some could not be read.
+func (e *env) classify(ctx context.Context, m *train.Classifier, p *model.Predictor, source *pictures, todo []int, o predictOptions, emit func(int, *prediction) error) (unreadable []string, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // of the preparation, where an error ends it early
+	done := 0
+	for b := range source.prepare(ctx, todo, o.batch, m.Processor) {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		data, err := e.readImage(ctx, path)
-		if err == nil {
-			img, decodeErr := m.Processor.Load(data, nil)
-			if err = decodeErr; err == nil {
-				pixels, read = append(pixels, img.Pix...), append(read, path)
-				continue
-			}
+		unreadable = append(unreadable, b.bad...)
+		done += len(b.index) + len(b.bad)
+		if len(b.index) == 0 {
+			continue
 		}
-		bad = append(bad, fmt.Sprintf("%s: %v", path, err))
-	}
-	if len(read) == 0 {
-		return bad, nil
-	}
-	logits, err := p.Logits(pixels, len(read))
-	if err != nil {
-		return nil, err
-	}
-	for i, path := range read {
-		row := logits[i*len(m.Labels) : (i+1)*len(m.Labels)]
-		result := prediction{Image: path, Predictions: topK(row, m.Labels, o.topK)}
-		if o.logits {
-			result.Logits = row
-		}
-		best := result.Predictions[0]
-		if err := e.result(func(w io.Writer) { fmt.Fprintf(w, "%s\t%s\t%.4f\n", path, oneLine(best.Label), best.Score) }, result); err != nil {
+		logits, err := p.Logits(b.pixels, len(b.index))
+		if err != nil {
 			return nil, err
 		}
+		for i, at := range b.index {
+			row := logits[i*len(m.Labels) : (i+1)*len(m.Labels)]
+			result := &prediction{Image: source.names[at], Truth: b.truths[i], Predictions: topK(row, m.Labels, o.topK)}
+			if o.logits {
+				result.Logits = row
+			}
+			if err := emit(at, result); err != nil {
+				return nil, err
+			}
+		}
+		if o.out != "" {
+			e.report(step{Task: "predicting", Done: int64(done), Total: int64(len(todo)), Unit: "images"})
+		}
 	}
-	return bad, nil
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	return unreadable, nil
+}
+
+// printPrediction prints a line on stdout.
+func (e *env) printPrediction(_ int, p *prediction) error {
+	best := p.Predictions[0]
+	return e.result(func(w io.Writer) { fmt.Fprintf(w, "%s\t%s\t%.4f\n", p.Image, oneLine(best.Label), best.Score) }, p)
 }
 
 // topK lists the likeliest classes with their probabilities.
@@ -155,91 +223,4 @@ func topK(logits []float32, labels []string, k int) []guess {
 		return 0
 	})
 	return guesses[:min(k, len(guesses))]
-}
-
-// imagePaths spells out folders and globs. What does not exist is an error.
-func imagePaths(args []string) ([]string, error) {
-	var paths []string
-	for _, arg := range args {
-		if arg == "-" || isURL(arg) {
-			paths = append(paths, arg)
-			continue
-		}
-		info, err := os.Stat(arg)
-		switch {
-		case err == nil && info.IsDir():
-			found, err := imagesIn(arg)
-			if err != nil {
-				return nil, err
-			}
-			paths = append(paths, found...)
-		case err == nil:
-			paths = append(paths, arg)
-		default:
-			found, globErr := filepath.Glob(arg)
-			if globErr != nil || len(found) == 0 {
-				return nil, fmt.Errorf("finding the image %q: %w", arg, cause(err))
-			}
-			paths = append(paths, found...)
-		}
-	}
-	return paths, nil
-}
-
-func isURL(s string) bool { return strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://") }
-
-func imagesIn(dir string) ([]string, error) {
-	var found []string
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		ext := strings.ToLower(filepath.Ext(path))
-		if err == nil && !d.IsDir() && ext != ".parquet" && slices.Contains(dataExtensions, ext) {
-			found = append(found, path)
-		}
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("listing images: %w", err)
-	}
-	if len(found) == 0 {
-		return nil, fmt.Errorf("listing images in %q: there are none: %w", dir, fs.ErrNotExist)
-	}
-	return found, nil
-}
-
-// maxImage bounds what is read from stdin or an address.
-const maxImage = 256 << 20
-
-func (e *env) readImage(ctx context.Context, path string) ([]byte, error) {
-	switch {
-	case path == "-":
-		return readAll(e.in)
-	case isURL(path):
-		if e.offline || envBool("HF_HUB_OFFLINE") {
-			return nil, errors.New("not fetched: offline")
-		}
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, path, nil)
-		if err != nil {
-			return nil, err
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return nil, err
-		}
-		defer resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			return nil, fmt.Errorf("the server answers %s", resp.Status)
-		}
-		return readAll(resp.Body)
-	default:
-		data, err := os.ReadFile(path)
-		return data, cause(err)
-	}
-}
-
-func readAll(r io.Reader) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(r, maxImage+1))
-	if err == nil && len(data) > maxImage {
-		err = fmt.Errorf("it has more than %d bytes", maxImage)
-	}
-	return data, err
 }

@@ -1,11 +1,15 @@
 """Models and adapters that transformers and PEFT write, in `hubtool predict`: same logits."""
 
 import json
+import os
+import subprocess
+import time
 
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN, TINY, classifier, logits, pixels
+from conftest import DIGITS, GOLDEN, TINY, classifier, logits, pixels
+from datasets import load_dataset
 from goldens import adapters, bases
 from goldens.common import fill
 from peft import LoHaConfig, LoKrConfig, LoraConfig, PeftModel, get_peft_model
@@ -65,3 +69,49 @@ def test_fresh_adapter(hubtool, digits, tmp_path, method):
     model.save_pretrained(tmp_path)
     want = logits(model.eval(), pixels(TINY, digits.image_files))
     np.testing.assert_allclose(hubtool.logits(tmp_path, digits.image_files), want, atol=2e-4 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_prediction_files(tool, digits, tmp_path, kind):
+    """A data set's predictions in two shards, as `datasets` reads them, are those that predict prints."""
+    model = GOLDEN / "bases" / "vit"
+    for shard in range(2):
+        tool("predict", model, "--dataset", DIGITS, "--split", "test[:21]", "--top-k", 3, "--out", tmp_path / f"all.{kind}", "--shard", f"{shard}/2")
+    files = [str(tmp_path / f"all-{shard:05}-of-00002.{kind}") for shard in range(2)]
+    read = load_dataset({"jsonl": "json"}.get(kind, kind), data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
+    want = tool("predict", model, "--dataset", DIGITS, "--split", "test[:21]", "--top-k", 3, "--json").lines()
+    assert len(want) == len(read) == 21
+    assert [row["truth"] for row in want] == [digits.names[label] for label in digits["test"][:21]["label"]]
+    for got, row in zip(read, want, strict=True):
+        assert (got["image"], str(got["truth"])) == (row["image"], row["truth"])
+        best = got["predictions"] if kind != "csv" else [{"label": got["label"], "score": got["score"]}, {"label": got["label_2"], "score": got["score_2"]}]
+        for guess, wanted in zip(best, row["predictions"]):
+            assert guess["label"] == wanted["label"] and guess["score"] == pytest.approx(wanted["score"], rel=1e-6)
+    tool("predict", model, "--dataset", DIGITS, "--split", "test[:21]", "--out", tmp_path / f"all.{kind}", "--shard", "1/2", code=2)
+
+
+def test_unreadable_image_in_a_batch(tool, pictures, tmp_path):
+    """The others are in the file, and a later run adds what has become readable."""
+    files = pictures(16, 16)
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    out = tmp_path / "out.jsonl"
+    result = tool("predict", GOLDEN / "bases" / "vit", *files, broken, "--out", out, code=6)
+    assert "broken.png" in result.err
+    assert [json.loads(line)["image"] for line in out.read_text().splitlines()] == [str(f) for f in files]
+
+
+def test_killed_batch_goes_on(tool, digits, tmp_path):
+    """SIGKILL at some point of the run; the next one classifies the rest only."""
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    command = ["predict", str(GOLDEN / "bases" / "vit"), "--dataset", str(DIGITS), "--split", "train", "--batch-size", "2"]
+    tool(*command, "--out", whole)
+    journal = out.with_name("out.jsonl.partial")
+    process = subprocess.Popen([tool.program, *command, "--out", str(out)], env={**os.environ, "HUBTOOL_ENGINE": "go"}, stderr=subprocess.DEVNULL)
+    while process.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < 100):
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    assert not out.exists() and journal.exists()
+    assert "are classified already" in tool(*command, "--out", out).err
+    assert out.read_bytes() == whole.read_bytes() and not journal.exists()
