@@ -44,6 +44,12 @@ var rules = []rule{
 		why:      "data sets are files: no network, no compute engine",
 	},
 	{
+		packages: []string{"format/dataset/survey"},
+		ours:     []string{"format/dataset", "model/vision"},
+		foreign:  dataSets,
+		why:      "looking at data sets needs their pixels, which reading them does not, and no compute engine",
+	},
+	{
 		packages: []string{"model/vision"},
 		foreign:  []string{"golang.org/x/"},
 		why:      "images are prepared without a compute engine",

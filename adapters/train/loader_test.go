@@ -16,6 +16,7 @@ import (
 
 	"github.com/hubtool/hubtool/adapters/train"
 	"github.com/hubtool/hubtool/format/dataset"
+	"github.com/hubtool/hubtool/format/dataset/survey"
 )
 
 // squares are n images of different colours and sizes, labelled 0 to 4 in turn.
@@ -221,5 +222,31 @@ func TestLoaderStops(t *testing.T) {
 	}
 	if n < 3 || n > 6 {
 		t.Errorf("%d rounds after the end", n)
+	}
+}
+
+// A contact sheet shows the pixels that a batch has.
+func TestSheetIsWhatTrainingSees(t *testing.T) {
+	d, err := dataset.Open("../../testdata/digits", dataset.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	selected, err := d.Select("train[:8]")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := shuffled(t, selected)
+	l.Classes = 10
+	samples, err := survey.Draw(context.Background(), selected, l.Pipeline, l.Seed, survey.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range batches(t, l, 0, 0) {
+		for i, at := range b.Index {
+			if image := len(b.Pixels) / l.Batch; !bytes.Equal(b.Pixels[i*image:(i+1)*image], samples[at].Image.Pix) || int(b.Labels[i]) != samples[at].Label {
+				t.Errorf("sample %d is shown as something else", at)
+			}
+		}
 	}
 }

@@ -62,6 +62,7 @@ func (e *env) commands() []command {
 		{onEndpoint | onToken, e.whoamiCommand()},
 		{onToken, e.serveCommand()},
 		{onHub, e.inspectCommand()},
+		{onHub, e.datasetCommand()},
 		{onHub | onEngine, e.trainCommand()},
 		{onHub | onEngine, e.evalCommand()},
 		{onHub | onEngine, e.predictCommand()},

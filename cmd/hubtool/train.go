@@ -159,7 +159,7 @@ func (e *env) plan(ctx context.Context, cfg *Config, dryRun bool) (p *plan, err 
 	}
 	t := cfg.Training
 	p.job = train.Job{Model: c.Model, Weights: c.Weights, Adapter: a, Names: names, Labels: c.Labels, Config: t.Config, Penalty: t.OrthogonalityPenalty}
-	p.job.Train, err = p.loader(trainRows, "transforms.train", cfg.Transforms.Train, []any{map[string]any{"RandomResizedCrop": p.size()}, "RandomHorizontalFlip", "ToTensor", "Normalize"})
+	p.job.Train, err = p.loader(trainRows, "transforms.train", cfg.Transforms.Train, trainTransforms(c.Model.InputSize()))
 	if err != nil {
 		return nil, err
 	}
@@ -262,6 +262,11 @@ func (e *env) newAdapter(ctx context.Context, cfg *Config, c *train.Classifier) 
 		return nil, fmt.Errorf("starting from the adapter %q: %w", cfg.Training.InitAdapter, err)
 	}
 	return a, nil
+}
+
+// trainTransforms are the default ones for images of h by w pixels.
+func trainTransforms(h, w int) []any {
+	return []any{map[string]any{"RandomResizedCrop": []any{h, w}}, "RandomHorizontalFlip", "ToTensor", "Normalize"}
 }
 
 // size is the height and width of the model's images.

@@ -1,0 +1,52 @@
+package dataset
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+)
+
+// Size returns the bytes of a split's files on disk: those of images where they lie in folders, and those of whole
+// files, each once, where a file holds many rows.
+func (d *Dataset) Size(split string) (int64, error) {
+	s := d.split(split)
+	if s == nil {
+		return 0, notFound(ErrSplit, split, d.splitNames())
+	}
+	total, counted := int64(0), map[string]bool{}
+	for _, shard := range d.shards[s.first:s.after] {
+		for _, path := range filesOf(shard) {
+			if counted[path] {
+				continue
+			}
+			counted[path] = true
+			info, err := os.Stat(path)
+			if errors.Is(err, os.ErrNotExist) {
+				continue // reading the row says so
+			}
+			if err != nil {
+				return 0, err
+			}
+			total += info.Size()
+		}
+	}
+	return total, nil
+}
+
+func filesOf(s shard) []string {
+	folder, ok := s.(*folderShard)
+	if !ok {
+		return []string{s.path()}
+	}
+	dir, ok := folder.source.(directory)
+	if !ok {
+		return []string{s.path()}
+	}
+	var paths []string
+	for _, name := range folder.names {
+		if name != "" {
+			paths = append(paths, filepath.Join(string(dir), filepath.FromSlash(name)))
+		}
+	}
+	return paths
+}
