@@ -211,6 +211,26 @@ func (a *arguments) filter(key string, missing Filter) Filter {
 	return f
 }
 
+// turning reads the filter of a transform that turns or moves the image.
+func (a *arguments) turning(key string) Filter {
+	f := a.filter(key, Nearest)
+	if f != Nearest && f != Bilinear && f != Bicubic {
+		a.failf("%s is %v, but must be nearest, bilinear or bicubic", key, f)
+	}
+	return f
+}
+
+// count reads a whole number.
+func (a *arguments) count(key string, lowest, missing int) int {
+	if !a.given(key) {
+		return missing
+	}
+	if list := a.wholeNumbers(key, lowest, 1<<10, 1); len(list) == 1 {
+		return list[0]
+	}
+	return missing
+}
+
 // channels reads one number a channel, or one for all.
 func (a *arguments) channels(key string, missing [3]float32) (c [3]float32) {
 	if !a.given(key) {

@@ -46,11 +46,7 @@ var builders = map[string]builder{
 	"RandomHorizontalFlip": {[]string{"p"}, func(a *arguments) Transform { return RandomHorizontalFlip{a.share("p", 0.5)} }},
 	"RandomVerticalFlip":   {[]string{"p"}, func(a *arguments) Transform { return RandomVerticalFlip{a.share("p", 0.5)} }},
 	"RandomRotation": {[]string{"degrees", "interpolation", "expand", "center", "fill"}, func(a *arguments) Transform {
-		t := RandomRotation{a.degrees("degrees"), a.filter("interpolation", Nearest), a.boolean("expand"), a.point("center"), a.color("fill")}
-		if t.Filter != Nearest && t.Filter != Bilinear && t.Filter != Bicubic {
-			a.failf("interpolation is %v, but must be nearest, bilinear or bicubic", t.Filter)
-		}
-		return t
+		return RandomRotation{a.degrees("degrees"), a.turning("interpolation"), a.boolean("expand"), a.point("center"), a.color("fill")}
 	}},
 	"ColorJitter": {[]string{"brightness", "contrast", "saturation", "hue"}, func(a *arguments) Transform {
 		return ColorJitter{a.around("brightness", 1, 0, math.Inf(1)), a.around("contrast", 1, 0, math.Inf(1)),
@@ -61,6 +57,16 @@ var builders = map[string]builder{
 			a.failf("num_output_channels must be 3, because models take RGB images")
 		}
 		return Grayscale{}
+	}},
+	"TrivialAugmentWide": {[]string{"num_magnitude_bins", "interpolation", "fill"}, func(a *arguments) Transform {
+		return TrivialAugmentWide{a.count("num_magnitude_bins", 2, 31), a.turning("interpolation"), a.color("fill")}
+	}},
+	"RandAugment": {[]string{"num_ops", "magnitude", "num_magnitude_bins", "interpolation", "fill"}, func(a *arguments) Transform {
+		t := RandAugment{a.count("num_ops", 0, 2), a.count("magnitude", 0, 9), a.count("num_magnitude_bins", 2, 31), a.turning("interpolation"), a.color("fill")}
+		if t.Magnitude >= t.Bins {
+			a.failf("magnitude is %d, but must be below num_magnitude_bins, which is %d", t.Magnitude, t.Bins)
+		}
+		return t
 	}},
 	"RandomGrayscale": {[]string{"p"}, func(a *arguments) Transform { return RandomGrayscale{a.share("p", 0.1)} }},
 }

@@ -62,6 +62,7 @@ type transformGolden struct {
 		Mean, Std [3]float32
 		MD5       string
 	}
+	Magnitudes [4][][]float64 // of TrivialAugmentWide with 31 and 8 bins, of RandAugment likewise for 331 by 224 pixels
 	Processors [][4]any
 }
 
@@ -149,6 +150,29 @@ func TestPipelinesAsTorchvision(t *testing.T) {
 			if ow, oh, ok := p.OutputSize(); ok && (ow != got.Width || oh != got.Height) {
 				t.Errorf("%s: output size %dx%d, but made %s", name, ow, oh, digest(got))
 			}
+		}
+	}
+}
+
+// TestMagnitudesAsTorchvision compares every magnitude that an operation may be drawn with.
+func TestMagnitudesAsTorchvision(t *testing.T) {
+	for space, want := range readTransforms(t).Magnitudes {
+		bins := []int{31, 8}[space%2]
+		var got [][]float64
+		for _, o := range operations {
+			if o.wide == nil {
+				continue
+			}
+			list := make([]float64, bins)
+			for i := range list {
+				if list[i] = o.wide(bins, i); space >= 2 {
+					list[i] = o.random(bins, i, 331, 224)
+				}
+			}
+			got = append(got, list)
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%d bins: %v, want %v", bins, got, want)
 		}
 	}
 }
@@ -298,6 +322,10 @@ func TestParsePipelineErrors(t *testing.T) {
 		{map[string]any{"RandomRotation": map[string]any{"degrees": 5, "interpolation": "box"}}, "nearest, bilinear or bicubic"},
 		{map[string]any{"RandomRotation": map[string]any{"degrees": 5, "center": 1}}, "center is 1"},
 		{map[string]any{"RandomRotation": map[string]any{"degrees": 5, "expand": 1}}, "expand is 1"},
+		{map[string]any{"TrivialAugmentWide": 1}, "num_magnitude_bins is 1"},
+		{map[string]any{"TrivialAugmentWide": map[string]any{"interpolation": "lanczos"}}, "nearest, bilinear or bicubic"},
+		{map[string]any{"RandAugment": map[string]any{"magnitude": 31}}, "magnitude is 31"},
+		{map[string]any{"RandAugment": map[string]any{"num_ops": 1.5}}, "num_ops is 1.5"},
 		{"Pad", "padding is missing"},
 		{map[string]any{"Pad": []any{1, 2, 3}}, "padding is [1 2 3]"},
 		{map[string]any{"Pad": map[string]any{"padding": 1, "fill": 300}}, "fill is 300"},

@@ -491,6 +491,16 @@ PIPELINES = [
     [{"RandomRotation": {"degrees": [270, 270], "expand": True}}],
     [{"RandomRotation": {"degrees": [-90, -90], "center": [7, 9], "fill": 5}}],
 ]
+# Fourteen operations with 31 magnitudes each: many seeds.
+AUGMENTS = [
+    ["TrivialAugmentWide"],
+    [{"TrivialAugmentWide": {"interpolation": "bilinear", "fill": [9, 99, 199]}}],
+    [{"TrivialAugmentWide": {"num_magnitude_bins": 7, "interpolation": "bicubic"}}, {"Resize": 20}],
+    ["RandAugment"],
+    [{"RandAugment": {"num_ops": 3, "magnitude": 14, "interpolation": "bilinear"}}],
+    [{"RandAugment": {"magnitude": 4, "num_magnitude_bins": 5, "fill": 128}}],
+]
+SIZES = [(37, 29), (29, 37), (24, 24), (80, 25), (21, 70), (1, 1), (33, 1), (40, 60)]
 
 
 def build(spec):
@@ -525,10 +535,10 @@ def processors():
 def write_transforms():
     """transforms.json: crop boxes, and what pipelines make of pattern() after torch.manual_seed(seed)."""
     cases = []
-    for spec in PIPELINES:
+    for spec in PIPELINES + AUGMENTS:
         compose = build(spec)
         runs = []
-        for seed, (w, h) in enumerate([(37, 29), (29, 37), (24, 24), (80, 25), (21, 70), (1, 1), (33, 1), (40, 60)]):
+        for seed, (w, h) in enumerate(SIZES * (20 if spec in AUGMENTS else 1)):
             torch.manual_seed(seed)
             try:
                 image = compose(pattern(w, h))
@@ -542,7 +552,10 @@ def write_transforms():
         ramp = Image.fromarray(np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, 2))
         tensor = T.Normalize(mean, std)(T.ToTensor()(ramp))
         values.append({"mean": mean, "std": std, "md5": hashlib.md5(tensor.numpy().astype("<f4").tobytes()).hexdigest()})
-    out = {"boxes": list(crop_boxes()), "pipelines": cases, "values": values, "processors": list(processors())}
+    spaces = [T.TrivialAugmentWide()._augmentation_space(n) for n in (31, 8)]
+    spaces += [T.RandAugment()._augmentation_space(n, (224, 331)) for n in (31, 8)]
+    magnitudes = [[m.tolist() for m, _ in space.values() if m.ndim] for space in spaces]
+    out = {"boxes": list(crop_boxes()), "pipelines": cases, "magnitudes": magnitudes, "values": values, "processors": list(processors())}
     lines = ",\n".join(f'"{k}": [\n' + ",\n".join(json.dumps(row) for row in v) + "\n]" for k, v in out.items())
     (HERE / "transforms.json").write_text("{\n" + lines + "\n}\n")
     print(len(cases), "pipelines")
