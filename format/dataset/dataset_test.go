@@ -493,3 +493,70 @@ func TestPlainNumbers(t *testing.T) {
 		t.Errorf("classes %q with %v rows, %d without", rows.ClassNames(), classes, unlabelled)
 	}
 }
+
+// TestOnlyClasses renumbers labels by the names asked for, also of a selection that was renumbered before.
+func TestOnlyClasses(t *testing.T) {
+	d, err := Open(digits, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	all, err := d.Select("train")
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts, _ := all.Counts()
+	some, err := all.OnlyClasses([]string{"seven", "two", "nine"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := some.OnlyClasses([]string{"nine", "seven"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	part, _, err := two.TrainTestSplit(0.5, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		rows   *Rows
+		labels []int // of the data set
+		n      int
+	}{{some, []int{7, 2, 9}, counts[7] + counts[2] + counts[9]}, {two, []int{9, 7}, counts[9] + counts[7]}, {part, []int{9, 7}, (counts[9] + counts[7]) / 2}} {
+		if test.rows.Len() != test.n {
+			t.Errorf("%q: %d rows, want %d", test.rows.ClassNames(), test.rows.Len(), test.n)
+		}
+		sum := 0
+		found, unlabelled := test.rows.Counts()
+		for i, name := range test.rows.ClassNames() {
+			if want := d.ClassNames()[test.labels[i]]; name != want {
+				t.Errorf("class %d is %q, want %q", i, name, want)
+			}
+			sum += found[i]
+		}
+		if sum != test.n || unlabelled != 0 {
+			t.Errorf("%d counted of %d, %d unlabelled", sum, test.n, unlabelled)
+		}
+		for i := range test.rows.Len() {
+			row, err := test.rows.At(i)
+			ref := test.rows.refs[i]
+			if err != nil || row.Label != test.rows.Label(i) || test.labels[row.Label] != d.shards[ref.shard].label(int(ref.row)) {
+				t.Fatalf("row %d has label %d: %v", i, row.Label, err)
+			}
+		}
+	}
+	for _, test := range []struct {
+		rows  *Rows
+		names []string
+		text  string
+	}{
+		{all, []string{"sevn"}, `did you mean "seven"`},
+		{some, []string{"one"}, `"one"`},
+		{all, []string{"one", "one"}, "twice"},
+		{all, nil, "none of the 1437 rows"},
+	} {
+		if _, err := test.rows.OnlyClasses(test.names); !errors.Is(err, ErrClass) || !strings.Contains(err.Error(), test.text) {
+			t.Errorf("%q: %v", test.names, err)
+		}
+	}
+}

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// What a caller may test with errors.Is. The first three mean that the user named something that is not there, and
+// What a caller may test with errors.Is. The first four mean that the user named something that is not there, and
 // their text lists what is.
 var (
 	// ErrConfigName: the repository has no configuration of that name, or has several and none was chosen.
@@ -15,6 +15,8 @@ var (
 	ErrSplit = errors.New("no such split")
 	// ErrColumn: an image or label column does not exist, has an unusable type, or several fit and none was chosen.
 	ErrColumn = errors.New("no such column")
+	// ErrClass: a class was asked for that does not exist, twice, or of which there are no rows.
+	ErrClass = errors.New("no such class")
 	// ErrDamaged: a file contradicts itself or its format; reading the same bytes again will not help.
 	ErrDamaged = errors.New("damaged file")
 	// ErrUnsupported: the files are of a kind that this package does not read.

@@ -3,6 +3,7 @@ package dataset
 import (
 	"fmt"
 	"math"
+	"slices"
 )
 
 // Row is one labelled image.
@@ -16,6 +17,13 @@ type Row struct {
 type Rows struct {
 	dataset *Dataset
 	refs    []rowRef
+	classes *classSubset // nil: all classes of the data set
+}
+
+// classSubset renumbers labels.
+type classSubset struct {
+	names []string
+	code  []int // by the data set's label; -1 where the class is left out
 }
 
 // rowRef names a row by shard and position in the shard, eight bytes a row.
@@ -26,8 +34,51 @@ type rowRef struct {
 // Len returns the number of rows.
 func (r *Rows) Len() int { return len(r.refs) }
 
-// ClassNames returns the label names, in label order, of the data set that the rows belong to.
-func (r *Rows) ClassNames() []string { return r.dataset.ClassNames() }
+// ClassNames returns the label names in label order: those of the data set, unless [Rows.OnlyClasses] chose some.
+func (r *Rows) ClassNames() []string {
+	if r.classes != nil {
+		return slices.Clone(r.classes.names)
+	}
+	return r.dataset.ClassNames()
+}
+
+// OnlyClasses returns the rows of the named classes, in the order of the rows. Label n is then the class names[n]: the
+// data set is as if it had no others. Unknown names, names given twice and a selection without rows are errors, ErrClass.
+func (r *Rows) OnlyClasses(names []string) (*Rows, error) {
+	have := r.ClassNames()
+	subset := &classSubset{names: slices.Clone(names), code: slices.Repeat([]int{-1}, len(r.dataset.names))}
+	for i, name := range names {
+		label := slices.Index(have, name)
+		if label < 0 {
+			return nil, notFound(ErrClass, name, have)
+		}
+		if r.classes != nil {
+			label = slices.Index(r.classes.code, label)
+		}
+		if subset.code[label] >= 0 {
+			return nil, fmt.Errorf("%w: %q is named twice", ErrClass, name)
+		}
+		subset.code[label] = i
+	}
+	chosen := &Rows{dataset: r.dataset, classes: subset}
+	for _, ref := range r.refs {
+		if label := r.dataset.shards[ref.shard].label(int(ref.row)); label >= 0 && subset.code[label] >= 0 {
+			chosen.refs = append(chosen.refs, ref)
+		}
+	}
+	if len(chosen.refs) == 0 {
+		return nil, fmt.Errorf("%w: none of the %d rows is of a class in %q", ErrClass, len(r.refs), names)
+	}
+	return chosen, nil
+}
+
+// recode gives a label of the data set its number among the chosen classes.
+func (r *Rows) recode(label int) int {
+	if r.classes == nil || label < 0 {
+		return label
+	}
+	return r.classes.code[label]
+}
 
 // At reads row i, counted from 0. It panics when i is out of range, as a slice does; a row that cannot be read is an
 // *Error that names the file and the row in it.
@@ -38,6 +89,7 @@ func (r *Rows) At(i int) (Row, error) {
 	if err != nil {
 		return Row{}, rowError(s.path(), int(ref.row), err)
 	}
+	row.Label = r.recode(row.Label)
 	return row, nil
 }
 
@@ -50,7 +102,7 @@ func (r *Rows) Where(i int) (path string, row int) {
 // Label returns the label of row i without reading its image.
 func (r *Rows) Label(i int) int {
 	ref := r.refs[i]
-	return r.dataset.shards[ref.shard].label(int(ref.row))
+	return r.recode(r.dataset.shards[ref.shard].label(int(ref.row)))
 }
 
 // Pick returns the rows at the given positions, in that order. A position may occur more than once.
@@ -59,7 +111,7 @@ func (r *Rows) Pick(positions []int) *Rows {
 	for i, p := range positions {
 		refs[i] = r.refs[p]
 	}
-	return &Rows{r.dataset, refs}
+	return &Rows{r.dataset, refs, r.classes}
 }
 
 // TrainTestSplit shuffles the rows and divides them in two, exactly as Dataset.train_test_split(test_size, seed=seed)
@@ -87,7 +139,7 @@ func (r *Rows) TrainTestSplit(testSize float64, seed uint64) (train, test *Rows,
 
 // Counts returns how many rows each class has, in label order, and how many rows have no label.
 func (r *Rows) Counts() (classes []int, unlabelled int) {
-	classes = make([]int, len(r.dataset.names))
+	classes = make([]int, len(r.ClassNames()))
 	for i := range r.refs {
 		if label := r.Label(i); label >= 0 {
 			classes[label]++
