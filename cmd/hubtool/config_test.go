@@ -128,6 +128,8 @@ func TestConfigIsOverriddenByFlags(t *testing.T) {
 		{[]string{"--transforms.eval=[{Resize: 8}, ToTensor]"}, func(c *Config) bool {
 			return reflect.DeepEqual(c.Transforms.Eval, []any{map[string]any{"Resize": 8}, "ToTensor"})
 		}},
+		{[]string{"--dataset.classes", "no, yes"}, func(c *Config) bool { return slices.Equal(c.Dataset.Classes, []string{"no", "yes"}) }},
+		{[]string{"--dataset.classes=[no, 1]"}, func(c *Config) bool { return slices.Equal(c.Dataset.Classes, []string{"no", "1"}) }},
 		{[]string{"--dataset.eval-split=test"}, func(c *Config) bool { return c.Dataset.EvalSplit == "test" && c.Dataset.TestSize == 0 }},
 	}
 	for _, tt := range tests {
@@ -189,6 +191,8 @@ func TestConfigProblems(t *testing.T) {
 			`dataset.path is not set: name the data set, in the file or with --dataset`,
 		}},
 		{"twice", small + "model: n\n", nil, []string{`line 4: model is given twice`}},
+		{"classes", "model: m\ndataset: {path: d, classes: cat}\ntraining: {output_dir: o}\n", nil, []string{`line 2: dataset.classes is "cat", but must be a list of plain names`}},
+		{"nested classes", "model: m\ndataset: {path: d, classes: [[cat]]}\ntraining: {output_dir: o}\n", nil, []string{`line 2: dataset.classes is a list, but must be a list of plain names`}},
 		{"twice by its old name", "model: m\ndataset: {path: d}\ntraining: {output_dir: o, warmup_steps: 1, warmup_ratio: 0.5}\n", nil, []string{`line 3: training.warmup_steps is given twice`}},
 		{"not a mapping", "- 1\n", nil, []string{
 			`line 1: the file is a list, but must be keys with values`,

@@ -177,8 +177,12 @@ func (r *configReader) set(cfg *Config, s setting) {
 			field = f.value
 		}
 	}
-	if !isAdapter && field.Kind() == reflect.Interface {
+	switch {
+	case isAdapter:
+	case field.Kind() == reflect.Interface:
 		kind = free
+	case field.Kind() == reflect.Slice:
+		kind = list
 	}
 	node := flagNode(&yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: s.text}, kind)
 	before := len(r.problems)

@@ -181,6 +181,18 @@ func setValue(n *yaml.Node, v reflect.Value) (want string) {
 			return "a whole number, zero or more"
 		}
 		v.SetUint(u)
+	case reflect.Slice: // of texts, taken as written: a class may be called no
+		var list []string
+		for _, item := range n.Content {
+			if item.Kind != yaml.ScalarNode {
+				return "a list of plain names"
+			}
+			list = append(list, item.Value)
+		}
+		if n.Kind != yaml.SequenceNode {
+			return "a list of plain names"
+		}
+		v.Set(reflect.ValueOf(list))
 	default:
 		panic("config field of kind " + v.Kind().String()) // a new field needs a case here
 	}

@@ -53,6 +53,7 @@ var outcomes = []outcome{
 	{dataset.ErrConfigName, 3, "config-not-found", ""},
 	{dataset.ErrSplit, 3, "split-not-found", ""},
 	{dataset.ErrColumn, 3, "column-not-found", ""},
+	{dataset.ErrClass, 3, "class-not-found", ""},
 	{dataset.ErrNoData, 3, "data-not-found", "a repository with a script has its data in the Hub's conversion: REF@refs/convert/parquet"},
 	{dataset.ErrDamaged, 6, "damaged-file", "pull again with --force"},
 	{dataset.ErrUnsupported, 6, "unsupported-file", ""},

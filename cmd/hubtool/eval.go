@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strconv"
 
 	"github.com/urfave/cli/v2"
@@ -63,6 +64,9 @@ func (e *env) eval(c *cli.Context, o evalOptions) error {
 		return err
 	}
 	defer m.Close()
+	if rows, err = e.sameClasses(rows, m.Labels); err != nil {
+		return err
+	}
 	p, err := m.Predictor(m.Processor, o.batch)
 	if err != nil {
 		return err
@@ -80,6 +84,21 @@ func (e *env) eval(c *cli.Context, o evalOptions) error {
 		return err
 	}
 	return required.check(result)
+}
+
+// sameClasses numbers the classes of rows as the model does, and leaves images of classes out that it does not know. A
+// model with other names, such as LABEL_0, is taken to have the data set's numbers.
+func (e *env) sameClasses(rows *dataset.Rows, labels []string) (*dataset.Rows, error) {
+	have := rows.ClassNames()
+	unknown := func(label string) bool { return !slices.Contains(have, label) }
+	if slices.Equal(have, labels) || slices.ContainsFunc(labels, unknown) {
+		return rows, nil
+	}
+	same, err := rows.OnlyClasses(labels)
+	if err == nil && same.Len() < rows.Len() {
+		e.note("%d images are of classes that the model does not have: they are left out", rows.Len()-same.Len())
+	}
+	return same, err
 }
 
 func evalTable(w io.Writer, r *train.Evaluation) {

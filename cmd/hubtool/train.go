@@ -191,18 +191,27 @@ func (e *env) rows(ctx context.Context, p *plan) (trainRows, evalRows *dataset.R
 	if err != nil {
 		return nil, nil, err
 	}
-	if trainRows, err = ds.Select(d.TrainSplit); err != nil {
+	if trainRows, err = selectRows(ds, d.TrainSplit, d.Classes); err != nil {
 		return nil, nil, err
 	}
 	switch {
 	case d.EvalSplit != "":
 		p.evalSplit = d.EvalSplit
-		evalRows, err = ds.Select(d.EvalSplit)
+		evalRows, err = selectRows(ds, d.EvalSplit, d.Classes)
 	case d.TestSize > 0:
 		p.evalSplit = fmt.Sprintf("%v of %s", d.TestSize, d.TrainSplit)
 		trainRows, evalRows, err = trainRows.TrainTestSplit(d.TestSize, p.config.Training.Seed)
 	}
 	return trainRows, evalRows, err
+}
+
+// selectRows returns the rows of a split expression; of some classes only, unless classes is empty.
+func selectRows(ds *dataset.Dataset, expr string, classes []string) (*dataset.Rows, error) {
+	rows, err := ds.Select(expr)
+	if err != nil || len(classes) == 0 {
+		return rows, err
+	}
+	return rows.OnlyClasses(classes)
 }
 
 // openDataset opens a data set; limit bounds the cache of images in bytes.
