@@ -29,3 +29,9 @@ func detect() []isa {
 	}
 	return list
 }
+
+// intelAVX512 tells whether this is one of Intel's processors with AVX-512.
+func intelAVX512() bool {
+	b, d, c := vendor()
+	return cpu.X86.HasAVX512F && b == 0x756e6547 && d == 0x49656e69 && c == 0x6c65746e // "GenuineIntel"
+}

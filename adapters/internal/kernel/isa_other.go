@@ -4,3 +4,5 @@ package kernel
 
 // available is empty: Go does everything.
 var available []isa
+
+func intelAVX512() bool { return false }

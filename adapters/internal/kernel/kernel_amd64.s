@@ -2,6 +2,16 @@
 
 #include "textflag.h"
 
+// func vendor() (b, d, c uint32)
+TEXT ·vendor(SB), NOSPLIT, $0-12
+	XORL AX, AX
+	XORL CX, CX
+	CPUID
+	MOVL BX, b+0(FP)
+	MOVL DX, d+4(FP)
+	MOVL CX, c+8(FP)
+	RET
+
 // func addBF16AVX512(w *byte, d *float32, n int) uint32
 TEXT ·addBF16AVX512(SB), NOSPLIT, $0-28
 	MOVQ w+0(FP), DI

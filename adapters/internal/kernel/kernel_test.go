@@ -197,11 +197,11 @@ func TestFMA(t *testing.T) {
 
 // reference is the product as torch computes it, one element at a time. TestFMA has shown that fma
 // is right.
-func reference(b, a []float32, i, j, k, n int, scale float32) float32 {
+func reference(b, a []float32, i, j, k, n, block int, scale float32) float32 {
 	size := k
-	if k > 384 {
-		size = 192
-	} else if k > 192 {
+	if k > 2*block {
+		size = block
+	} else if k > block {
 		size = (k + 1) / 2
 	}
 	total := float32(0)
@@ -228,7 +228,12 @@ func TestProduct(t *testing.T) {
 		}
 		return v
 	}
-	for _, k := range []int{0, 1, 2, 3, 4, 5, 7, 8, 9, 12, 16, 64, 192, 193, 256, 384, 385, 450} {
+	old := blockTerms
+	defer func() { blockTerms = old }()
+	for _, c := range [][2]int{{0, 192}, {1, 192}, {2, 192}, {3, 192}, {4, 384}, {5, 192}, {7, 192}, {8, 192}, {9, 192}, {12, 192}, {16, 192}, {64, 192},
+		{192, 192}, {193, 192}, {256, 192}, {384, 192}, {385, 192}, {450, 192}, {384, 384}, {385, 384}, {768, 384}, {769, 384}} {
+		k := c[0]
+		blockTerms = c[1]
 		for _, size := range [][2]int{{1, 1}, {3, 5}, {4, 64}, {5, 65}, {9, 130}, {8, 16}, {7, 17}, {13, 700}} {
 			m, n := size[0], size[1]
 			if k > 64 && m*n > 1000 {
@@ -238,7 +243,7 @@ func TestProduct(t *testing.T) {
 			want := make([]float32, m*n)
 			for i := range m {
 				for j := range n {
-					want[i*n+j] = reference(b, a, i, j, k, n, 0.7)
+					want[i*n+j] = reference(b, a, i, j, k, n, blockTerms, 0.7)
 				}
 			}
 			eachISA(t, func(t *testing.T) {

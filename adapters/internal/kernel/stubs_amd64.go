@@ -3,6 +3,9 @@
 package kernel
 
 //go:noescape
+func vendor() (b, d, c uint32)
+
+//go:noescape
 func addBF16AVX512(w *byte, d *float32, n int) uint32
 
 //go:noescape
