@@ -165,6 +165,10 @@ func (m *adalora) mask(t Target) []bool {
 	return nil
 }
 
+// Coarse is true where PEFT makes the parameters anew for fewer ranks: they then have the base's type
+// until they are filled.
+func (m *adalora) Coarse(t Target) bool { return m.mask(t) != nil }
+
 // rank is the number of ranks that a target has in memory.
 func (m *adalora) rank(t Target) int {
 	return count(m.inMemory(t))

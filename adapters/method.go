@@ -76,6 +76,13 @@ type BaseMerger interface {
 	MergesOnBase()
 }
 
+// CoarseMerger is a [Merger] of whose targets PEFT rounds some parameters to the type of the base's
+// weight when it loads them.
+type CoarseMerger interface {
+	Merger
+	Coarse(t Target) bool
+}
+
 // BiasMerger is a [Merger] that may change the module's bias too.
 type BiasMerger interface {
 	MergesBias() bool

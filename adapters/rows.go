@@ -84,13 +84,29 @@ func (p *MergePlan) weightPatch(info format.TensorInfo, sites []mergeSite) *form
 		started.workers = p.workers()
 		for _, s := range sites {
 			if s.byRows() {
-				started.updates = append(started.updates, s.adapter.method.(RowMerger).MergeRows(s.target, s.adapter.TargetValues(s.target), p.opts.Rounding))
+				started.updates = append(started.updates, s.adapter.method.(RowMerger).MergeRows(s.target, s.values(info.DType), p.opts.Rounding))
 			} else {
 				started.updates = append(started.updates, s.whole(info, p.opts.Rounding))
 			}
 		}
 		return started.apply, nil
 	}}
+}
+
+// values are the parameters that are merged into a weight of a type.
+func (s mergeSite) values(d format.DType) Values {
+	values := s.adapter.TargetValues(s.target)
+	if m, ok := s.adapter.method.(CoarseMerger); !ok || !m.Coarse(s.target) {
+		return values
+	}
+	coarse := Values{}
+	for name, v := range values {
+		coarse[name] = slices.Clone(v)
+		for i, x := range v {
+			coarse[name][i] = format.Round(d, x)
+		}
+	}
+	return coarse
 }
 
 func (s mergeSite) byRows() bool {
@@ -100,7 +116,7 @@ func (s mergeSite) byRows() bool {
 
 // whole is the update by a method that sees all rows at once.
 func (s mergeSite) whole(info format.TensorInfo, rounding Rounding) RowUpdate {
-	params := s.adapter.TargetValues(s.target)
+	params := s.values(info.DType)
 	round := func(v float32) float32 { return format.Round(info.DType, v) }
 	return RowUpdate{Replace: func(_ int, w []float32) {
 		in, out := s.target.In(), s.target.Out()

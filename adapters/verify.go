@@ -241,7 +241,7 @@ func step(d format.DType, v float64) float64 {
 
 // exact is a site's update in float64: of methods without one of their own, in float32.
 func (s mergeSite) exact(info format.TensorInfo, base format.Tensor, rows, cols int) func(row int, w, d, bound []float64) {
-	values := s.adapter.TargetValues(s.target)
+	values := s.values(info.DType)
 	if m, ok := s.adapter.method.(exacter); ok {
 		if update := m.Exact(s.target, values); update != nil {
 			return update

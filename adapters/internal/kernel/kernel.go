@@ -1,6 +1,7 @@
 // Package kernel has the inner loops of merging: products of thin matrices, and sums with weights of
-// lower precision. Every processor gives the same bits, those that torch on x86 gives: products add
-// in one order with one rounding a term, and no other operations are fused.
+// lower precision. They give the bits that torch on x86 gives, with any set of instructions: products
+// add in one order with one rounding a term, and no other operations are fused. Only sums of more
+// than 192 terms differ between makers of processors, as they do in torch.
 package kernel
 
 import "os"
