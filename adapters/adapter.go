@@ -5,6 +5,7 @@ import (
 	"hash/fnv"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -291,15 +292,28 @@ func (a *Adapter) Count() (trainable, all int) {
 	return trainable, all
 }
 
-// Dir returns the directory of an adapter inside path: path itself, or its only subdirectory with
-// an adapter_config.json, where PEFT puts adapters that are not called "default".
+// Dir returns the directory of an adapter inside path: path itself, or the only one that [Named] finds
+// in it where it holds none itself.
 func Dir(path string) string {
-	if found, _ := filepath.Glob(filepath.Join(path, "*", "adapter_config.json")); len(found) == 1 {
-		if own, _ := filepath.Glob(filepath.Join(path, "adapter_config.json")); len(own) == 0 {
-			return filepath.Dir(found[0])
+	if names := Named(path); len(names) == 1 {
+		if _, err := os.Stat(filepath.Join(path, format.AdapterConfigFile)); err != nil {
+			return filepath.Join(path, names[0])
 		}
 	}
 	return path
+}
+
+// Named lists the subdirectories of path that hold adapters: PEFT saves an adapter that is not called
+// "default" into one of its name.
+func Named(path string) []string {
+	found, _ := filepath.Glob(filepath.Join(path, "*", format.AdapterConfigFile))
+	var names []string
+	for _, config := range found {
+		if name := filepath.Base(filepath.Dir(config)); !strings.HasPrefix(name, "checkpoint-") {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 func size(shape []int) int {

@@ -90,6 +90,10 @@ type LoadOptions struct {
 
 	// Seed determines a new head.
 	Seed uint64
+
+	// Share are weights loaded from the same checkpoint, whose tensors outside the head are used
+	// instead of being moved to the engine again.
+	Share *Weights
 }
 
 // LoadError lists every way in which a checkpoint does not fit a model.
@@ -174,6 +178,10 @@ func Load(backend compute.Backend, ck *format.Checkpoint, m Model, opts LoadOpti
 	}
 	w = NewWeights(backend)
 	for _, p := range m.Parameters() {
+		if opts.Share != nil && !strings.HasPrefix(p.Name, m.Head()+".") {
+			w.names, w.tensors[p.Name] = append(w.names, p.Name), opts.Share.tensors[p.Name]
+			continue
+		}
 		var values []float32
 		if t := fits[p.Name]; t != nil {
 			values, err = format.Floats(t)

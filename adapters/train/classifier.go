@@ -49,6 +49,9 @@ type OpenOptions struct {
 
 	// Precision is that of products; empty is float32.
 	Precision model.Precision
+
+	// Share are the weights of another classifier on the same base, which then is in memory once.
+	Share *model.Weights
 }
 
 // LabelsFile keeps the class names beside an adapter, whose own files have no place for them.
@@ -87,7 +90,7 @@ func (c *Classifier) open(dir string, opts OpenOptions) (err error) {
 	if c.Model, err = model.New(c.Config, len(c.Labels)); err != nil {
 		return fmt.Errorf("opening %q: %w", dir, err)
 	}
-	load := model.LoadOptions{NewHead: opts.Labels != nil || opts.Adapter != "", ReplaceHead: replace, InitStd: c.Config.InitializerRange, Seed: opts.Seed}
+	load := model.LoadOptions{NewHead: opts.Labels != nil || opts.Adapter != "", ReplaceHead: replace, InitStd: c.Config.InitializerRange, Seed: opts.Seed, Share: opts.Share}
 	if opts.Backend == nil {
 		c.NewHead, err = model.Check(c.Checkpoint, c.Model, load)
 	} else {

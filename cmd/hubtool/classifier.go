@@ -5,9 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 
 	"github.com/hubtool/hubtool/adapters"
-	"github.com/hubtool/hubtool/adapters/train"
 	"github.com/hubtool/hubtool/format"
 )
 
@@ -22,8 +23,9 @@ func (e *env) modelDirs(ctx context.Context, ref, base string) (baseDir, adapter
 	cfg, err := format.ReadAdapterConfig(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		if base != "" {
-			return "", "", fmt.Errorf("opening the adapter %q: it has no %s: %w", ref, format.AdapterConfigFile, fs.ErrNotExist)
+		_, full := os.Stat(filepath.Join(dir, format.ModelConfigFile))
+		if base != "" || full != nil && len(adapters.Named(dir)) > 0 {
+			return "", "", noAdapter(ref, dir)
 		}
 		return dir, "", nil
 	case err != nil:
@@ -43,32 +45,6 @@ func (e *env) modelDirs(ctx context.Context, ref, base string) (baseDir, adapter
 		return "", "", withHint(fmt.Errorf("opening the base of the adapter %q: %w", ref, err), "name the base with --base")
 	}
 	return baseDir, dir, nil
-}
-
-// openModel opens MODEL for inference in a precision and tells what is remarkable about its adapter.
-func (e *env) openModel(ctx context.Context, ref, base, precision string) (*train.Classifier, error) {
-	baseDir, adapterDir, err := e.modelDirs(ctx, ref, base)
-	if err != nil {
-		return nil, err
-	}
-	eng, err := e.openEngine()
-	if err != nil {
-		return nil, err
-	}
-	opts := train.OpenOptions{Backend: eng.Backend, Adapter: adapterDir}
-	if opts.Precision, err = e.precision(precision, eng); err != nil {
-		return nil, err
-	}
-	c, err := train.Open(baseDir, opts)
-	if err != nil {
-		return nil, err
-	}
-	if c.NewHead && c.Adapter == nil {
-		c.Close()
-		return nil, fmt.Errorf("opening %q: %w: it has no classifier: train one, or name an adapter", ref, adapters.ErrMismatch)
-	}
-	e.adapterNotes(c.Adapter)
-	return c, nil
 }
 
 func (e *env) adapterNotes(a *adapters.Adapter) {

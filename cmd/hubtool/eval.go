@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -15,6 +17,7 @@ import (
 
 type evalOptions struct {
 	base, dataset, config, split, imageColumn, labelColumn, require, precision string
+	adapters                                                                   cli.StringSlice
 	batch                                                                      int
 	skipBroken                                                                 bool
 }
@@ -24,11 +27,13 @@ func (e *env) evalCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "eval",
 		Usage:     "measure a model's or an adapter's accuracy on a data set",
-		ArgsUsage: "MODEL",
+		ArgsUsage: "[MODEL]",
 		Description: "MODEL is an adapter, whose base is found from its config, or a whole model. Images are prepared as\n" +
-			"preprocessor_config.json says.",
+			"preprocessor_config.json says. With --adapter, several adapters on one base are compared; MODEL is their\n" +
+			"base or the first of them, and may be missing where the first --adapter names its base.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "base", Usage: "base model of an adapter, instead of the one in its config", Destination: &o.base},
+			adapterFlag(&o.adapters),
 			&cli.StringFlag{Name: "dataset", Usage: "data set to evaluate on", Required: true, Destination: &o.dataset},
 			&cli.StringFlag{Name: "dataset-config", Usage: "configuration, if the data set has several", Destination: &o.config},
 			&cli.StringFlag{Name: "split", Usage: "split, such as test or train[:1000]", Value: "test", Destination: &o.split},
@@ -59,31 +64,59 @@ func (e *env) eval(c *cli.Context, o evalOptions) error {
 	if err != nil {
 		return err
 	}
-	m, err := e.openModel(c.Context, c.Args().First(), o.base, o.precision)
+	all, err := e.contenders(c.Context, c.Args().First(), o.base, o.precision, o.adapters.Value())
 	if err != nil {
 		return err
 	}
-	defer m.Close()
-	if rows, err = e.sameClasses(rows, m.Labels); err != nil {
-		return err
+	defer closeAll(all)
+	var failed []string
+	for _, m := range all {
+		result, err := e.evaluate(c.Context, m, rows, o)
+		if err != nil {
+			return err
+		}
+		scores := evaluation{Evaluation: result}
+		if len(all) > 1 {
+			scores.Adapter = m.name
+		}
+		if err := e.result(scores.text, scores); err != nil {
+			return err
+		}
+		if problem := required.check(result); problem != "" {
+			failed = append(failed, strings.TrimPrefix(scores.Adapter+": "+problem, ": "))
+		}
+	}
+	if len(failed) > 0 {
+		return checkFailed("evaluating", failed...)
+	}
+	return nil
+}
+
+// evaluation is what eval prints, for each adapter where several are compared.
+type evaluation struct {
+	Adapter string `json:"adapter,omitempty"`
+	*train.Evaluation
+}
+
+func (e *env) evaluate(ctx context.Context, m contender, rows *dataset.Rows, o evalOptions) (*train.Evaluation, error) {
+	rows, err := e.sameClasses(rows, m.Labels)
+	if err != nil {
+		return nil, err
 	}
 	p, err := m.Predictor(m.Processor, o.batch)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer p.Close()
 	l := &train.Loader{Source: rows, Pipeline: m.Processor, Batch: o.batch, Classes: len(m.Labels), SkipBroken: o.skipBroken}
-	result, err := train.Evaluate(c.Context, p, l, m.Labels, 0, func(done, total int) {
+	result, err := train.Evaluate(ctx, p, l, m.Labels, 0, func(done, total int) {
 		e.report(step{Task: "evaluating", Done: int64(done), Total: int64(total), Unit: "images"})
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	e.brokenNote(l.Broken())
-	if err := e.result(func(w io.Writer) { evalTable(w, result) }, result); err != nil {
-		return err
-	}
-	return required.check(result)
+	return result, nil
 }
 
 // sameClasses numbers the classes of rows as the model does, and leaves images of classes out that it does not know. A
@@ -101,7 +134,10 @@ func (e *env) sameClasses(rows *dataset.Rows, labels []string) (*dataset.Rows, e
 	return same, err
 }
 
-func evalTable(w io.Writer, r *train.Evaluation) {
+func (r evaluation) text(w io.Writer) {
+	if r.Adapter != "" {
+		fmt.Fprintf(w, "%s: ", r.Adapter)
+	}
 	fmt.Fprintf(w, "accuracy %.4f   loss %.4f   %d images\n\n%-24s %6s %9s %6s\n", r.Accuracy, r.Loss, r.N, "class", "images", "precision", "recall")
 	for _, c := range r.PerClass {
 		fmt.Fprintf(w, "%-24s %6d %9.4f %6.4f\n", oneLine(c.Label), c.N, c.Precision, c.Recall)
@@ -131,11 +167,12 @@ func parseRequirement(text string) (requirement, error) {
 	return requirement{text, m[1], m[2], bound}, nil
 }
 
-func (r requirement) check(e *train.Evaluation) error {
+// check says what is wrong, nothing if the bound is kept.
+func (r requirement) check(e *train.Evaluation) string {
 	value := map[string]float64{"accuracy": e.Accuracy, "loss": e.Loss}[r.metric]
 	holds := map[string]bool{"": true, ">=": value >= r.bound, "<=": value <= r.bound, ">": value > r.bound, "<": value < r.bound}
 	if holds[r.op] {
-		return nil
+		return ""
 	}
-	return checkFailed("evaluating", fmt.Sprintf("%s is %.4f, but %s is required", r.metric, value, r.text))
+	return fmt.Sprintf("%s is %.4f, but %s is required", r.metric, value, r.text)
 }

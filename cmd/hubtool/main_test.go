@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"image"
+	"image/png"
 	"net"
 	"net/http/httptest"
 	"os"
@@ -34,7 +37,7 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup:               setUp,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"fails": fails, "requests": requests, "fault": fault, "waitfor": waitFor,
+			"fails": fails, "requests": requests, "fault": fault, "waitfor": waitFor, "picture": picture,
 		},
 	})
 }
@@ -141,6 +144,20 @@ func requests(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%d requests with %q:\n%s", got, args[1], strings.Join(paths, "\n"))
 	}
 	h.Forget()
+}
+
+// picture writes an image of few pixels: picture images/a.png
+func picture(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: picture PATH")
+	}
+	img := image.NewGray(image.Rect(0, 0, 5, 4))
+	for i := range img.Pix {
+		img.Pix[i] = uint8(37*i + 11*len(args[0]))
+	}
+	var b bytes.Buffer
+	path := ts.MkAbs(args[0])
+	ts.Check(errors.Join(png.Encode(&b, img), os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, b.Bytes(), 0o644)))
 }
 
 // fault makes the Hub answer requests with a text in their path with a status: fault 503 /api/

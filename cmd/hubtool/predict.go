@@ -12,13 +12,13 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/hubtool/hubtool/adapters/train"
 	"github.com/hubtool/hubtool/format/dataset"
 	"github.com/hubtool/hubtool/model"
 )
 
 type predictOptions struct {
 	base, precision                                  string
+	adapters                                         cli.StringSlice
 	dataset, config, split, imageColumn, labelColumn string
 	out, shard                                       string
 	topK, batch                                      int
@@ -30,12 +30,15 @@ func (e *env) predictCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "predict",
 		Usage:     "classify images",
-		ArgsUsage: "MODEL [IMAGE...]",
+		ArgsUsage: "[MODEL] [IMAGE...]",
 		Description: "IMAGE is a file, a folder, a glob, an http(s) address or - for stdin; --dataset names images instead. An image\n" +
 			"that cannot be read is reported, the others go on, and the exit code is 6. With --out an interrupted run goes on\n" +
-			"where it was, and with --shard many machines share the images, each with a file of its own.",
+			"where it was, and with --shard many machines share the images, each with a file of its own. With --adapter,\n" +
+			"several adapters on one base are compared; MODEL is their base or the first of them, and may be missing where\n" +
+			"the first --adapter names its base.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "base", Usage: "base model of an adapter, instead of the one in its config", Destination: &o.base},
+			adapterFlag(&o.adapters),
 			&cli.IntFlag{Name: "top-k", Usage: "so many classes of each image", Value: 5, Destination: &o.topK},
 			&cli.IntFlag{Name: "batch-size", Usage: "images at a time", Value: 16, Destination: &o.batch},
 			precisionFlag(&o.precision),
@@ -49,7 +52,10 @@ func (e *env) predictCommand() *cli.Command {
 			&cli.StringFlag{Name: "shard", Usage: "only part `I/N` of the images, from 0/N on; auto[/N]: by the index of a Kubernetes or Slurm task", Destination: &o.shard},
 			&cli.BoolFlag{Name: "force", Usage: "with --out: begin anew, and replace FILE", Destination: &o.force},
 		},
-		Action: func(c *cli.Context) error { return e.predict(c.Context, c.Args().First(), c.Args().Tail(), o) },
+		Action: func(c *cli.Context) error {
+			model, images := splitModel(c.Args().Slice(), o.adapters.Value())
+			return e.predict(c.Context, model, images, o)
+		},
 	}
 }
 
@@ -108,27 +114,34 @@ func (e *env) predict(ctx context.Context, ref string, images []string, o predic
 		return err
 	}
 	from, to := part.of(len(source.names))
-	m, err := e.openModel(ctx, ref, o.base, o.precision)
+	all, err := e.contenders(ctx, ref, o.base, o.precision, o.adapters.Value())
 	if err != nil {
 		return err
 	}
-	defer m.Close()
-	p, err := m.Predictor(m.Processor, o.batch)
-	if err != nil {
-		return err
+	defer closeAll(all)
+	if len(all) > 1 && o.out != "" {
+		return usage("reading the command line", "--out holds the predictions of one model, but several are compared")
 	}
-	defer p.Close()
+	var predictors []*model.Predictor
+	for _, c := range all {
+		p, err := c.Predictor(c.Processor, o.batch)
+		if err != nil {
+			return err
+		}
+		defer p.Close()
+		predictors = append(predictors, p)
+	}
 
 	var todo []int
 	for i := from; i < to; i++ {
 		todo = append(todo, i)
 	}
-	emit := e.printPrediction
+	emit := func(_ int, answers []*prediction) error { return e.printPredictions(all, answers) }
 	var file *predictionFile
 	if o.out != "" {
 		ext := filepath.Ext(o.out)
 		path := part.name(strings.TrimSuffix(o.out, ext), ext)
-		if file, err = openPredictions(path, journalKey(ref, o, m, source.names[from:to]), o.force); err != nil {
+		if file, err = openPredictions(path, journalKey(ref, o, all[0].Classifier, source.names[from:to]), o.force); err != nil {
 			return err
 		}
 		defer file.Close()
@@ -136,9 +149,9 @@ func (e *env) predict(ctx context.Context, ref string, images []string, o predic
 			e.note("%d images are classified already: going on", len(file.done))
 		}
 		todo = slices.DeleteFunc(todo, func(i int) bool { return file.done[i] })
-		emit = file.add
+		emit = func(at int, answers []*prediction) error { return file.add(at, answers[0]) }
 	}
-	unreadable, err := e.classify(ctx, m, p, source, todo, o, emit)
+	unreadable, err := e.classify(ctx, all, predictors, source, todo, o, emit)
 	if err != nil {
 		return err
 	}
@@ -157,12 +170,13 @@ func (e *env) predict(ctx context.Context, ref string, images []string, o predic
 	return nil
 }
 
-// classify hands the classes of the listed images to emit and returns why some could not be read.
-func (e *env) classify(ctx context.Context, m *train.Classifier, p *model.Predictor, source *pictures, todo []int, o predictOptions, emit func(int, *prediction) error) (unreadable []string, err error) {
+// classify hands the classes that each classifier finds for the listed images to emit, and returns why
+// some images could not be read. What is compared prepares images alike.
+func (e *env) classify(ctx context.Context, all []contender, predictors []*model.Predictor, source *pictures, todo []int, o predictOptions, emit func(int, []*prediction) error) (unreadable []string, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // of the preparation, where an error ends it early
 	done := 0
-	for b := range source.prepare(ctx, todo, o.batch, m.Processor) {
+	for b := range source.prepare(ctx, todo, o.batch, all[0].Processor) {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
@@ -171,17 +185,23 @@ func (e *env) classify(ctx context.Context, m *train.Classifier, p *model.Predic
 		if len(b.index) == 0 {
 			continue
 		}
-		logits, err := p.Logits(b.pixels, len(b.index))
-		if err != nil {
-			return nil, err
+		answers := make([][]*prediction, len(b.index)) // of each image
+		for k, c := range all {
+			logits, err := predictors[k].Logits(b.pixels, len(b.index))
+			if err != nil {
+				return nil, err
+			}
+			for i, at := range b.index {
+				row := logits[i*len(c.Labels) : (i+1)*len(c.Labels)]
+				answer := &prediction{Image: source.names[at], Truth: b.truths[i], Predictions: topK(row, c.Labels, o.topK)}
+				if o.logits {
+					answer.Logits = row
+				}
+				answers[i] = append(answers[i], answer)
+			}
 		}
 		for i, at := range b.index {
-			row := logits[i*len(m.Labels) : (i+1)*len(m.Labels)]
-			result := &prediction{Image: source.names[at], Truth: b.truths[i], Predictions: topK(row, m.Labels, o.topK)}
-			if o.logits {
-				result.Logits = row
-			}
-			if err := emit(at, result); err != nil {
+			if err := emit(at, answers[i]); err != nil {
 				return nil, err
 			}
 		}
@@ -195,10 +215,38 @@ func (e *env) classify(ctx context.Context, m *train.Classifier, p *model.Predic
 	return unreadable, nil
 }
 
-// printPrediction prints a line on stdout.
-func (e *env) printPrediction(_ int, p *prediction) error {
-	best := p.Predictions[0]
-	return e.result(func(w io.Writer) { fmt.Fprintf(w, "%s\t%s\t%.4f\n", p.Image, oneLine(best.Label), best.Score) }, p)
+// comparison is one line of predict --json where several adapters are compared.
+type comparison struct {
+	Image    string   `json:"image"`
+	Truth    string   `json:"truth,omitempty"`
+	Adapters []answer `json:"adapters"`
+	Agree    bool     `json:"agree"` // whether all find the same label likeliest
+}
+
+type answer struct {
+	Adapter     string    `json:"adapter"`
+	Predictions []guess   `json:"predictions"`
+	Logits      []float32 `json:"logits,omitempty"`
+}
+
+// printPredictions prints the likeliest class of an image on stdout, where several are compared that
+// of each, in lines with the adapter's name after the image.
+func (e *env) printPredictions(all []contender, answers []*prediction) error {
+	first := answers[0]
+	best := first.Predictions[0]
+	if len(all) == 1 {
+		return e.result(func(w io.Writer) { fmt.Fprintf(w, "%s\t%s\t%.4f\n", first.Image, oneLine(best.Label), best.Score) }, first)
+	}
+	c := comparison{Image: first.Image, Truth: first.Truth, Agree: true}
+	for i, a := range answers {
+		c.Adapters = append(c.Adapters, answer{all[i].name, a.Predictions, a.Logits})
+		c.Agree = c.Agree && a.Predictions[0].Label == best.Label
+	}
+	return e.result(func(w io.Writer) {
+		for _, a := range c.Adapters {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%.4f\n", c.Image, a.Adapter, oneLine(a.Predictions[0].Label), a.Predictions[0].Score)
+		}
+	}, c)
 }
 
 // topK lists the likeliest classes with their probabilities.

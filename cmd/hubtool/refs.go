@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/hubtool/hubtool/adapters"
 	"github.com/hubtool/hubtool/hub"
 )
 
@@ -73,7 +74,7 @@ func holds(path string, info fs.FileInfo, want hub.RepoType) bool {
 		return want == hub.Model
 	}
 	if want == hub.Model {
-		return slices.ContainsFunc(modelFiles, func(name string) bool {
+		return len(adapters.Named(path)) > 0 || slices.ContainsFunc(modelFiles, func(name string) bool {
 			_, err := os.Stat(filepath.Join(path, name))
 			return err == nil
 		})
