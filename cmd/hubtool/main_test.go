@@ -69,6 +69,9 @@ func setUp(env *testscript.Env) error {
 		}
 		env.Setenv(strings.ToUpper(filepath.Base(r.id))+"_COMMIT", commit)
 	}
+	if err := addScripted(h, filepath.Join(testdata, "digits", "data")); err != nil {
+		return err
+	}
 	if err := errors.Join(
 		h.SetAccess("model", "acme/private", hubserve.Access{Private: true}),
 		h.SetAccess("model", "acme/gated", hubserve.Access{Gated: "manual"}),
@@ -90,6 +93,23 @@ func setUp(env *testscript.Env) error {
 		env.Setenv(name, value)
 	}
 	return nil
+}
+
+// addScripted adds data sets made by scripts: acme/scripted with the Hub's conversion, acme/unconverted without.
+func addScripted(h *hubtest.Hub, data string) error {
+	script := []byte("class Digits: pass\n")
+	converted := map[string][]byte{"scripted.py": nil}
+	for name, split := range map[string]string{"default/train/0000.parquet": "train", "default/test/0000.parquet": "test"} {
+		content, err := os.ReadFile(filepath.Join(data, split+"-00000-of-00001.parquet"))
+		if err != nil {
+			return err
+		}
+		converted[name] = content
+	}
+	_, err1 := h.Commit("dataset", "acme/scripted", "main", "first", map[string][]byte{"scripted.py": script})
+	_, err2 := h.Commit("dataset", "acme/scripted", "refs/convert/parquet", "converted", converted)
+	_, err3 := h.Commit("dataset", "acme/unconverted", "main", "first", map[string][]byte{"unconverted.py": script})
+	return errors.Join(err1, err2, err3)
 }
 
 func readFolder(dir string) (map[string][]byte, error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -106,7 +107,34 @@ func (e *env) dataset(ctx context.Context, ref string) (string, error) {
 	if err != nil || r.path != "" {
 		return r.path, err
 	}
-	return e.snapshot(ctx, r.repo, hub.PullOptions{Exclude: []string{".git*"}})
+	repo, err := e.withoutScript(ctx, r.repo)
+	if err != nil {
+		return "", err
+	}
+	return e.snapshot(ctx, repo, hub.PullOptions{Exclude: []string{".git*"}})
+}
+
+// converted is the revision on which the Hub keeps data sets of other formats as Parquet files.
+const converted = "refs/convert/parquet"
+
+// withoutScript returns the Hub's conversion of a data set that is made by a Python script of its own name, as long as
+// no revision is asked for: such scripts are run neither here nor by the Python package datasets any more.
+func (e *env) withoutScript(ctx context.Context, repo hub.Repo) (hub.Repo, error) {
+	if repo.Revision != "" {
+		return repo, nil
+	}
+	client, err := e.client()
+	if err != nil {
+		return repo, err
+	}
+	script := path.Base(repo.ID) + ".py"
+	found, err := client.Pull(ctx, repo, hub.PullOptions{Include: []string{script}}) // kept, so that offline knows as well
+	if err != nil || len(found.Files) == 0 {
+		return repo, err
+	}
+	repo.Revision = converted
+	e.note("%q is made by the script %q: using the Hub's conversion, revision %s", repo.ID, script, converted)
+	return repo, nil
 }
 
 func (e *env) snapshot(ctx context.Context, repo hub.Repo, opts hub.PullOptions) (string, error) {
