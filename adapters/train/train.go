@@ -243,10 +243,13 @@ func (r *run) epoch(ctx context.Context) error {
 func (r *run) step(loss float64, images int) error {
 	step := r.state.GlobalStep
 	if r.scaler == nil && !finite(loss) {
-		return fmt.Errorf("training: %w: the loss is %v in step %d: try a lower learning_rate", ErrDiverged, loss, step+1)
+		return fmt.Errorf("training: %w: the loss is %v in step %d", ErrDiverged, loss, step+1)
 	}
 	scale(r.grads, 1/(float64(images)*r.lossFactor()))
 	gradNorm := norm(r.grads)
+	if r.scaler == nil && !finite(gradNorm) {
+		return fmt.Errorf("training: %w: the gradient is not finite in step %d, at a loss of %v", ErrDiverged, step+1, loss)
+	}
 	skip, err := r.scaler.observe(!finite(gradNorm))
 	if err != nil {
 		return fmt.Errorf("training: step %d: %w", step+1, err)

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"runtime/debug"
 	"strings"
+	"syscall"
 	"unicode"
 
 	"github.com/hubtool/hubtool/adapters"
@@ -66,6 +67,7 @@ var outcomes = []outcome{
 	{engine.ErrUnavailable, 2, "engine-unavailable", "--engine go works everywhere"},
 	{train.ErrDiverged, 1, "diverged", "try a smaller learning rate, or a warm-up"},
 
+	{syscall.ENOSPC, 1, "no-space", "free some space, or choose another folder"},
 	{os.ErrNotExist, 3, "not-found", ""},
 }
 

@@ -1,14 +1,17 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 
 	"github.com/urfave/cli/v2"
 
@@ -48,6 +51,7 @@ type plan struct {
 	classifier *train.Classifier
 	job        train.Job
 	evalSplit  string
+	pushTo     hub.Repo // zero: nowhere
 }
 
 func (e *env) train(ctx context.Context, cfg *Config, dryRun bool) (*trainSummary, error) {
@@ -65,10 +69,7 @@ func (e *env) train(ctx context.Context, cfg *Config, dryRun bool) (*trainSummar
 	result, err := train.Run(ctx, p.job)
 	e.endProgress()
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil, withHint(err, "%s", resumeHint(cfg))
-		}
-		return nil, err
+		return nil, withHint(err, "%s", continueHint(ctx, cfg, err))
 	}
 	e.brokenNote(result.Broken)
 	if result.DataWait > tooLong {
@@ -109,11 +110,24 @@ func (e *env) brokenNote(broken []error) {
 	}
 }
 
-func resumeHint(cfg *Config) string {
-	if saved, err := train.Checkpoints(cfg.Training.OutputDir); err == nil && len(saved) > 0 {
+// continueHint says what is saved of a run that failed, and how to go on from there.
+func continueHint(ctx context.Context, cfg *Config, err error) string {
+	saved, listErr := train.Checkpoints(cfg.Training.OutputDir)
+	diverged := errors.Is(err, train.ErrDiverged)
+	switch {
+	case listErr != nil || len(saved) == 0:
+		if diverged {
+			return "nothing was saved yet: begin again with a smaller learning rate, or a warm-up"
+		}
+		return "nothing was saved yet: run the same command to begin again"
+	case diverged:
+		return fmt.Sprintf("%q is good: start from it with --training.init-adapter %s, a smaller --learning-rate and another --out", saved[len(saved)-1], saved[len(saved)-1])
+	case ctx.Err() != nil:
 		return fmt.Sprintf("%q is saved: run the same command with --resume to go on", saved[len(saved)-1])
+	case errors.Is(err, syscall.ENOSPC):
+		return fmt.Sprintf("%q is saved: free some space, then run the same command with --resume", saved[len(saved)-1])
 	}
-	return "nothing was saved yet: run the same command to begin again"
+	return fmt.Sprintf("%q is saved: mend the cause, then run the same command with --resume", saved[len(saved)-1])
 }
 
 // plan finds and checks all that a run needs, before anything is trained. A dry run opens headers
@@ -178,10 +192,30 @@ func (e *env) plan(ctx context.Context, cfg *Config, dryRun bool) (p *plan, err 
 	if err := a.Plan(train.Steps(t.Config, trainRows.Len())); err != nil {
 		return nil, usage("reading the settings", "adapter: "+strings.TrimPrefix(err.Error(), format.ErrConfig.Error()+": "))
 	}
-	if p.job.Resume, err = resumeFrom(t); err != nil {
-		return nil, err
+	if p.job.Resume, err = resumeFrom(t); err != nil || dryRun {
+		return p, err
 	}
-	return p, nil
+	if t.PushToHub {
+		if p.pushTo, err = e.pushTarget(ctx, t); err != nil {
+			return nil, err
+		}
+	}
+	return p, checkWritable(t.OutputDir)
+}
+
+// checkWritable finds out before hours of training whether their result can be written.
+func checkWritable(dir string) error {
+	err := os.MkdirAll(dir, 0o777)
+	if err == nil {
+		var f *os.File
+		if f, err = os.CreateTemp(dir, ".hubtool-*"); err == nil {
+			err = errors.Join(f.Close(), os.Remove(f.Name()))
+		}
+	}
+	if err != nil {
+		return withHint(fmt.Errorf("preparing the output folder: %w", err), "choose a folder that can be written with --out")
+	}
+	return nil
 }
 
 // rows opens the data set and divides it as the config says.
@@ -367,8 +401,16 @@ func (e *env) finishTraining(ctx context.Context, p *plan, result *train.Result)
 	dir := p.config.Training.OutputDir
 	out := train.Output{Job: p.job, Result: result, BaseDir: p.baseDir, BaseModel: p.config.Model, Dataset: p.config.Dataset.Path,
 		EvalSplit: p.evalSplit, Software: []string{"hubtool " + buildInfo().Version, "GoMLX, engine " + enginePlainName(p.engine)}}
-	if err := out.Write(ctx, dir); err != nil {
+	text, err := p.config.Encode()
+	if err != nil {
 		return nil, err
+	}
+	err = out.Write(ctx, dir)
+	if err == nil {
+		err = format.WriteFileAtomic(filepath.Join(dir, "run.yaml"), text)
+	}
+	if err != nil {
+		return nil, withHint(err, "%s", continueHint(ctx, p.config, err))
 	}
 	if ranks := out.Ranks(); ranks != nil {
 		left, of, each := 0, 0, []string{}
@@ -377,13 +419,6 @@ func (e *env) finishTraining(ctx context.Context, p *plan, result *train.Result)
 		}
 		e.note("%d of %d ranks are left: %s", left, of, strings.Join(each, ", "))
 	}
-	text, err := p.config.Encode()
-	if err != nil {
-		return nil, err
-	}
-	if err := format.WriteFileAtomic(filepath.Join(dir, "run.yaml"), text); err != nil {
-		return nil, err
-	}
 	s := &trainSummary{OutputDir: dir, Epochs: result.Epochs, Best: result.Best, ImagesPerSecond: result.ImagesPerSecond, DataWait: result.DataWait, Broken: len(result.Broken),
 		PeakRSS: peakRSS(), Engine: p.engine.Spec, SkippedSteps: result.Skipped}
 	if s.Epochs == nil {
@@ -391,8 +426,8 @@ func (e *env) finishTraining(ctx context.Context, p *plan, result *train.Result)
 	}
 	s.Trainable, s.All = p.job.Adapter.Count()
 	if p.config.Training.PushToHub {
-		if s.CommitURL, err = e.pushOutput(ctx, p.config.Training); err != nil {
-			return nil, withHint(err, "the adapter is complete in %q: \"hubtool push %s REPO\" sends it", dir, dir)
+		if s.CommitURL, err = e.pushOutput(ctx, p); err != nil {
+			return nil, withHint(err, "the adapter is complete: \"hubtool push %s %s --exclude 'checkpoint-*'\" sends it", dir, p.pushTo.ID)
 		}
 	}
 	return s, nil
@@ -403,28 +438,32 @@ func enginePlainName(eng *engine.Engine) string {
 	return name
 }
 
+// pushTarget is the repository that a run is pushed to. Its owner, where hub_model_id names none, is
+// the token's.
+func (e *env) pushTarget(ctx context.Context, t Training) (hub.Repo, error) {
+	id := cmp.Or(t.HubModelID, filepath.Base(filepath.Clean(t.OutputDir)))
+	if !strings.Contains(id, "/") {
+		client, err := e.client()
+		if err != nil {
+			return hub.Repo{}, err
+		}
+		me, err := client.WhoAmI(ctx)
+		if err != nil {
+			return hub.Repo{}, err
+		}
+		id = me.Name + "/" + id
+	}
+	return hub.ParseRepo(id)
+}
+
 // pushOutput pushes an output directory less its checkpoints.
-func (e *env) pushOutput(ctx context.Context, t Training) (url string, err error) {
+func (e *env) pushOutput(ctx context.Context, p *plan) (url string, err error) {
 	client, err := e.client()
 	if err != nil {
 		return "", err
 	}
-	id := t.HubModelID
-	if id == "" {
-		id = filepath.Base(filepath.Clean(t.OutputDir))
-	}
-	if !strings.Contains(id, "/") {
-		me, err := client.WhoAmI(ctx)
-		if err != nil {
-			return "", err
-		}
-		id = me.Name + "/" + id
-	}
-	repo, err := hub.ParseRepo(id)
-	if err != nil {
-		return "", err
-	}
-	commit, err := client.Push(ctx, repo, t.OutputDir, hub.PushOptions{Exclude: []string{"checkpoint-*"}, Private: t.HubPrivateRepo, Message: "Upload adapter"})
+	t := p.config.Training
+	commit, err := client.Push(ctx, p.pushTo, t.OutputDir, hub.PushOptions{Exclude: []string{"checkpoint-*"}, Private: t.HubPrivateRepo, Message: "Upload adapter"})
 	if err != nil {
 		return "", err
 	}
