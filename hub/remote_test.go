@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"io"
 	"net/http"
 	"os"
@@ -48,10 +49,10 @@ func TestRemoteFile(t *testing.T) {
 	if _, err := f.ReadAt(got, 8); err != nil || !bytes.Equal(got, want[8:]) {
 		t.Fatalf("the rest differs: %v", err)
 	}
-	if n, err := f.ReadAt(got[:20], f.Size-10); n != 10 || err != io.EOF || !bytes.Equal(got[:10], want[len(want)-10:]) {
+	if n, err := f.ReadAt(got[:20], f.Size-10); n != 10 || !errors.Is(err, io.EOF) || !bytes.Equal(got[:10], want[len(want)-10:]) {
 		t.Errorf("at the end %d bytes, %v", n, err)
 	}
-	if n, err := f.ReadAt(got[:1], f.Size+1); n != 0 || err != io.EOF {
+	if n, err := f.ReadAt(got[:1], f.Size+1); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("behind the end %d bytes, %v", n, err)
 	}
 	if n := remote.Fetched(); n != f.Size+10 {

@@ -18,14 +18,24 @@ import (
 
 // dataCache is where images made from data sets are kept; limit bounds it in bytes, unless it is 0.
 func (e *env) dataCache(limit int64) dataset.Cache {
+	dir := e.ownCache("records")
+	if dir == "" {
+		return dataset.Cache{}
+	}
+	return dataset.Cache{Dir: dir, Limit: limit}
+}
+
+// ownCache is a folder for what this program keeps between runs, apart from the Hub's files; "" if
+// the system names none.
+func (e *env) ownCache(kind string) string {
 	if e.cacheDir != "" {
-		return dataset.Cache{Dir: filepath.Join(e.cacheDir, "hubtool-records"), Limit: limit}
+		return filepath.Join(e.cacheDir, "hubtool-"+kind)
 	}
 	home, err := os.UserCacheDir()
 	if err != nil {
-		return dataset.Cache{}
+		return ""
 	}
-	return dataset.Cache{Dir: filepath.Join(cmp.Or(os.Getenv("HF_HOME"), home), "hubtool", "records"), Limit: limit}
+	return filepath.Join(cmp.Or(os.Getenv("HF_HOME"), home), "hubtool", kind)
 }
 
 // cachedImages is the part of a cache's listing that is about images made from data sets.

@@ -10,13 +10,24 @@ import (
 
 	"github.com/hubtool/hubtool/adapters"
 	"github.com/hubtool/hubtool/format"
+	"github.com/hubtool/hubtool/hub"
 )
 
 // modelDirs finds the folders behind MODEL: an adapter with its base, which is --base or the one that
 // its config names, or a base alone.
 func (e *env) modelDirs(ctx context.Context, ref, base string) (baseDir, adapterDir string, err error) {
-	dir, err := e.model(ctx, ref)
-	if err != nil {
+	dir, base, err := e.adapterAndBase(ctx, ref, base)
+	if err != nil || base == "" {
+		return dir, "", err
+	}
+	baseDir, err = e.model(ctx, base)
+	return baseDir, dir, wrapBase(ref, err)
+}
+
+// adapterAndBase finds the folder behind a reference, and the base if an adapter is there: the given one,
+// or the one that its config names. There is no base if there is no adapter and none was given.
+func (e *env) adapterAndBase(ctx context.Context, ref, given string) (dir, base string, err error) {
+	if dir, err = e.model(ctx, ref); err != nil {
 		return "", "", err
 	}
 	dir = adapters.Dir(dir)
@@ -24,27 +35,36 @@ func (e *env) modelDirs(ctx context.Context, ref, base string) (baseDir, adapter
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		_, full := os.Stat(filepath.Join(dir, format.ModelConfigFile))
-		if base != "" || full != nil && len(adapters.Named(dir)) > 0 {
+		if given != "" || full != nil && len(adapters.Named(dir)) > 0 {
 			return "", "", noAdapter(ref, dir)
 		}
 		return dir, "", nil
 	case err != nil:
 		return "", "", err
+	case given != "":
+		return dir, given, nil
+	case cfg.BaseModel == nil || *cfg.BaseModel == "":
+		return "", "", usage(fmt.Sprintf("opening the adapter %q", ref), "its config names no base model: name it with --base")
 	}
-	if base == "" {
-		if cfg.BaseModel == nil || *cfg.BaseModel == "" {
-			return "", "", usage(fmt.Sprintf("opening the adapter %q", ref), "its config names no base model: name it with --base")
+	base = *cfg.BaseModel
+	if cfg.Revision != nil && *cfg.Revision != "" {
+		base += "@" + *cfg.Revision
+	}
+	return dir, base, nil
+}
+
+// wrapBase says of an error whose base it is about.
+func wrapBase(adapter string, err error) error {
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("opening the base of the adapter %q: %w", adapter, err)
+	for _, found := range []error{hub.ErrNetwork, hub.ErrOffline, hub.ErrNoRanges, hub.ErrChanged} {
+		if errors.Is(err, found) { // another name would not help
+			return err
 		}
-		base = *cfg.BaseModel
-		if cfg.Revision != nil && *cfg.Revision != "" {
-			base += "@" + *cfg.Revision
-		}
 	}
-	baseDir, err = e.model(ctx, base)
-	if err != nil {
-		return "", "", withHint(fmt.Errorf("opening the base of the adapter %q: %w", ref, err), "name the base with --base")
-	}
-	return baseDir, dir, nil
+	return withHint(err, "name the base with --base")
 }
 
 func (e *env) adapterNotes(a *adapters.Adapter) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,10 +22,13 @@ import (
 )
 
 type mergeOptions struct {
-	base, out, rounding, shardSize, push string
-	jobs                                 int
-	force, inPlace, allowMissing, untie  bool
-	dryRun, verify                       bool
+	base, out, rounding, shardSize      string
+	jobs                                int // 0: not given
+	force, inPlace, allowMissing, untie bool
+	dryRun, verify, stream              bool
+
+	push    string // repository; "" for none
+	options hub.PushOptions
 }
 
 // roundings are the values of --rounding.
@@ -38,9 +42,11 @@ func (e *env) mergeCommand() *cli.Command {
 		ArgsUsage: "ADAPTER[*W]...",
 		Description: "*W scales an adapter's update, 1 if absent. The checkpoint has the base's files, names and types; a\n" +
 			"base without a head becomes the classifier that the adapter was trained for. Interrupted by a crash,\n" +
-			"the same command goes on with the files that are missing.",
+			"the same command goes on with the files that are missing. With --push and without --out each file of\n" +
+			"weights is sent as soon as it is written, and removed: at most one is on this disk.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "base", Usage: "base model; default: the one that the first adapter's config names", Destination: &o.base},
+			&cli.BoolFlag{Name: "stream", Usage: "read the base from the Hub while merging, without storing it", Destination: &o.stream},
 			&cli.StringFlag{Name: "out", Usage: "write into `DIR`", Destination: &o.out},
 			choice("rounding", "peft: bit for bit as merge_and_unload(); peft-safe: as with safe_merge=True; once: after the last adapter only", &o.rounding, "peft", "peft-safe", "once"),
 			&cli.StringFlag{Name: "shard-size", Usage: "largest `SIZE` of a file of weights, such as 5GB; keep: the base's files", Value: "keep", Destination: &o.shardSize},
@@ -48,9 +54,12 @@ func (e *env) mergeCommand() *cli.Command {
 			&cli.BoolFlag{Name: "allow-missing", Usage: "leave out tensors of adapters for which the base has no place", Destination: &o.allowMissing},
 			&cli.BoolFlag{Name: "untie", Usage: "give the head a tensor of its own where it shares embeddings that change", Destination: &o.untie},
 			&cli.BoolFlag{Name: "verify", Usage: "recompute a sample of the merged weights before they get their name", Destination: &o.verify},
-			&cli.BoolFlag{Name: "dry-run", Usage: "only tell what would be written", Destination: &o.dryRun},
+			&cli.BoolFlag{Name: "dry-run", Usage: "only tell what would be fetched, written and sent", Destination: &o.dryRun},
 			&cli.StringFlag{Name: "push", Usage: "push the result to `REPO`", Destination: &o.push},
-			&cli.IntFlag{Name: "jobs", Usage: "write `N` files at the same time", Value: 2, Destination: &o.jobs},
+			&cli.BoolFlag{Name: "private", Usage: "make REPO private if it is created", Destination: &o.options.Private},
+			&cli.BoolFlag{Name: "create-pr", Usage: "open a pull request in REPO", Destination: &o.options.CreatePR},
+			&cli.StringFlag{Name: "message", Usage: "first line of the commit's message in REPO", Destination: &o.options.Message},
+			&cli.IntFlag{Name: "jobs", Usage: "write `N` files at the same time (default: 2)", Destination: &o.jobs},
 			&cli.BoolFlag{Name: "force", Usage: "replace what is in DIR", Destination: &o.force},
 		},
 		Action: func(c *cli.Context) error { return e.merge(c.Context, c.Args().Slice(), o) },
@@ -73,12 +82,23 @@ type mergeSummary struct {
 	Bytes   int64    `json:"bytes,omitempty"`
 	Changed []string `json:"changed,omitempty"`
 
-	CommitURL string `json:"commit_url,omitempty"`
+	Fetch  int64 `json:"fetch,omitempty"` // bytes of the base
+	Send   int64 `json:"send,omitempty"`  // bytes of weights
+	onDisk int64 // of weights, at a time
+
+	CommitURL   string  `json:"commit_url,omitempty"`
+	PullRequest *string `json:"pull_request,omitempty"`
+	Fetched     int64   `json:"bytes_fetched,omitempty"` // of the base, with --stream
+	Sent        int64   `json:"bytes_sent,omitempty"`
 }
 
 func (s *mergeSummary) text(w io.Writer) {
 	if !s.DryRun {
-		fmt.Fprintln(w, s.Out)
+		for _, line := range []string{s.Out, s.CommitURL} {
+			if line != "" {
+				fmt.Fprintln(w, line)
+			}
+		}
 		return
 	}
 	for _, name := range s.Changed {
@@ -86,6 +106,12 @@ func (s *mergeSummary) text(w io.Writer) {
 	}
 	fmt.Fprintf(w, "%d tensors would change, %d be copied, %d be added: %s in %d files\n",
 		s.Tensors["merged"], s.Tensors["copied"], s.Tensors["added"], byteSize(s.Bytes), len(s.Shards))
+	if s.Fetch > 0 {
+		fmt.Fprintf(w, "%s of %s would be fetched\n", byteSize(s.Fetch), s.Base)
+	}
+	if s.Send > 0 {
+		fmt.Fprintf(w, "%s of weights would be sent, %s of them at a time be on this disk\n", byteSize(s.Send), byteSize(s.onDisk))
+	}
 }
 
 func (e *env) merge(ctx context.Context, refs []string, o mergeOptions) error {
@@ -93,55 +119,33 @@ func (e *env) merge(ctx context.Context, refs []string, o mergeOptions) error {
 	if err != nil {
 		return err
 	}
-	if o.push != "" {
-		if s.CommitURL, err = e.pushMerged(ctx, s, o.push); err != nil {
-			return err
-		}
-	}
 	return e.result(s.text, s)
 }
 
-// pushMerged uploads what a merge wrote.
-func (e *env) pushMerged(ctx context.Context, s *mergeSummary, name string) (url string, err error) {
-	repo, err := hub.ParseRepoAs(name, hub.Model)
-	if err != nil {
-		return "", err
-	}
-	client, err := e.client()
-	if err != nil {
-		return "", err
-	}
-	commit, err := client.Push(ctx, repo, s.Out, hub.PushOptions{Message: "Merge " + strings.Join(s.Adapters, ", ")})
-	e.endProgress()
-	if err != nil {
-		return "", err
-	}
-	return commit.URL, nil
-}
+// sends tells whether files leave this disk as they are written.
+func (o mergeOptions) sends() bool { return o.push != "" && o.out == "" && !o.inPlace }
 
 // check refuses flags that do not go together, all problems at once.
 func (o mergeOptions) check(refs []string) (shardSize int64, err error) {
 	var problems []string
-	if o.out == "" && !o.inPlace && !o.dryRun {
-		problems = append(problems, "--out is missing")
+	refuse := func(when bool, problem string) {
+		if when {
+			problems = append(problems, problem)
+		}
 	}
-	if o.inPlace && (o.out != "" || o.force || o.shardSize != "keep" || o.verify) {
-		problems = append(problems, "--in-place takes no --out, --force, --shard-size and --verify")
-	}
-	if o.dryRun && o.push != "" {
-		problems = append(problems, "--dry-run pushes nothing: leave out --push")
-	}
-	if o.jobs < 0 {
-		problems = append(problems, fmt.Sprintf("--jobs is %d, but must not be negative", o.jobs))
-	}
+	refuse(o.out == "" && !o.inPlace && !o.dryRun && o.push == "", "--out is missing")
+	refuse(o.inPlace && (o.out != "" || o.force || o.shardSize != "keep" || o.verify || o.stream),
+		"--in-place takes no --out, --force, --shard-size, --verify and --stream")
+	refuse(o.push == "" && (o.options.Private || o.options.CreatePR || o.options.Message != ""), "--private, --create-pr and --message do nothing without --push")
+	refuse(o.sends() && (o.force || o.verify || o.jobs != 0), "--force, --verify and --jobs are for what is written into --out")
+	refuse(o.stream && o.verify, "--verify reads the base again, which --stream does not store: leave one of them out")
+	refuse(o.jobs < 0, fmt.Sprintf("--jobs is %d, but must not be negative", o.jobs))
 	if o.shardSize != "keep" && o.shardSize != "" {
 		if shardSize, err = parseSize(o.shardSize); err != nil {
 			problems = append(problems, fmt.Sprintf("--shard-size: %v", err))
 		}
 	}
-	if len(refs) == 0 {
-		problems = append(problems, "no ADAPTER is given")
-	}
+	refuse(len(refs) == 0, "no ADAPTER is given")
 	if len(problems) > 0 {
 		return 0, usage("reading the command line", problems...)
 	}
@@ -168,11 +172,11 @@ func parseSize(s string) (int64, error) {
 	return 0, fmt.Errorf("%q is not a size such as 5GB", s)
 }
 
-// mergeInputs are the folders that a merge reads.
+// mergeInputs are what a merge reads.
 type mergeInputs struct {
 	names, dirs []string // of adapters
 	weights     []float64
-	base        string
+	base        string // a reference
 }
 
 func (e *env) mergeInputs(ctx context.Context, refs []string, base string) (in mergeInputs, err error) {
@@ -181,20 +185,24 @@ func (e *env) mergeInputs(ctx context.Context, refs []string, base string) (in m
 		if err != nil {
 			return in, err
 		}
-		baseDir, dir, err := e.modelDirs(ctx, name, base)
+		dir, itsBase, err := e.adapterAndBase(ctx, name, base)
 		if err != nil {
 			return in, err
 		}
-		if dir == "" {
+		if itsBase == "" {
 			return in, withHint(fmt.Errorf("opening the adapter %q: it has no %s: %w", name, format.AdapterConfigFile, fs.ErrNotExist), "merge takes adapters, and the base with --base")
 		}
 		if i == 0 {
-			in.base = baseDir
+			in.base = itsBase
 		}
 		in.names, in.weights, in.dirs = append(in.names, name), append(in.weights, weight), append(in.dirs, dir)
 	}
 	return in, nil
 }
+
+// lineReaders is how many ranges of a base are fetched at the same time: with a tenth of a second for
+// every answer they fill a line of 2 Gbit/s, and hold 24 MB.
+const lineReaders = 6
 
 func (e *env) mergeInto(ctx context.Context, refs []string, o mergeOptions) (*mergeSummary, error) {
 	start := time.Now()
@@ -202,26 +210,42 @@ func (e *env) mergeInto(ctx context.Context, refs []string, o mergeOptions) (*me
 	if err != nil {
 		return nil, err
 	}
+	var target hub.Repo
+	if o.push != "" {
+		if target, err = hub.ParseRepoAs(o.push, hub.Model); err != nil {
+			return nil, err
+		}
+	}
 	in, err := e.mergeInputs(ctx, refs, o.base)
 	if err != nil {
 		return nil, err
 	}
-	if o.out != "" && !o.dryRun {
-		if err := checkOut(o, in.base); err != nil {
-			return nil, err
-		}
-	}
-	m, err := e.openForMerge(in.base, in.dirs)
+	base, err := e.openBase(ctx, in.names[0], in.base, o.stream)
 	if err != nil {
 		return nil, err
 	}
-	defer m.checkpoint.Close()
+	defer base.Close()
+	if o.out != "" && !o.dryRun {
+		if err := checkOut(o, base.dir); err != nil {
+			return nil, err
+		}
+	}
+	m, err := e.openForMerge(base, in.dirs)
+	if err != nil {
+		return nil, err
+	}
 	opts := adapters.MergeOptions{
 		Rounding: roundings[o.rounding], Weights: in.weights, Labels: m.labels, ShardSize: shardSize,
-		AllowMissing: o.allowMissing, Untie: o.untie, Jobs: o.jobs,
+		AllowMissing: o.allowMissing, Untie: o.untie, Jobs: cmp.Or(o.jobs, 2), SideFiles: base.dir, Keep: o.stream,
 		Progress: func(ev adapters.MergeEvent) {
 			e.report(step{Task: "merging", Done: ev.Done, Total: ev.Total, Unit: "bytes", Text: ev.Shard})
 		},
+	}
+	if o.sends() {
+		opts.Jobs = 1
+	}
+	if o.stream {
+		opts.Readers = max(2, lineReaders/opts.Jobs)
 	}
 	if o.verify {
 		opts.Check = func(dir string) error { return e.verifyMerged(ctx, dir, m, in.weights, o) }
@@ -235,11 +259,21 @@ func (e *env) mergeInto(ctx context.Context, refs []string, o mergeOptions) (*me
 	case err != nil:
 		return nil, err
 	}
-	result, out := plan.Result(), o.out
+	s := &mergeSummary{Out: o.out, Base: base.name, Adapters: in.names, Shards: plan.Result().Shards, DryRun: o.dryRun}
+	result := plan.Result()
+	push := mergePush{repo: target, options: o.options, card: mergeCard{base: base, adapters: in.names, rounding: o.rounding}}
+	if o.push != "" && !o.dryRun {
+		if err := e.openPush(ctx, &push); err != nil { // which may refuse, before the work is done
+			return nil, err
+		}
+	}
 	switch {
 	case o.dryRun:
+		s.plan(plan, o)
+	case o.sends():
+		result, err = e.mergeSend(ctx, plan, &push, o.command(refs))
 	case o.inPlace:
-		out = in.base
+		s.Out = base.dir
 		result, err = plan.InPlace(ctx)
 	default:
 		result, err = mergeWrite(ctx, plan, o)
@@ -253,15 +287,39 @@ func (e *env) mergeInto(ctx context.Context, refs []string, o mergeOptions) (*me
 	if result.Resumed > 0 {
 		e.note("%d of %d files were finished before", result.Resumed, len(result.Shards))
 	}
-	s := &mergeSummary{Out: out, Base: in.base, Adapters: in.names, Shards: result.Shards, Seconds: time.Since(start).Seconds(), PeakRSS: peakRSS(),
-		Tensors: map[string]int{"merged": result.Merged, "copied": result.Copied, "added": result.Added}}
-	for _, shard := range s.Shards {
-		s.BytesPerSecond += float64(shard.Size) / s.Seconds
+	s.Shards, s.Fetched = result.Shards, base.fetched()
+	s.Tensors = map[string]int{"merged": result.Merged, "copied": result.Copied, "added": result.Added}
+	if push.draft != nil && !o.sends() {
+		if err := e.pushMerged(ctx, &push, s.Out); err != nil {
+			return nil, err
+		}
 	}
-	if o.dryRun {
-		s.DryRun, s.Bytes, s.Changed, s.BytesPerSecond = true, plan.Bytes(), result.Changed, 0
+	if c := push.commit; c != nil {
+		r := newPushReport(c)
+		s.CommitURL, s.PullRequest, s.Sent = r.URL, r.PullRequest, r.Sent
+	}
+	s.Seconds, s.PeakRSS = time.Since(start).Seconds(), peakRSS()
+	if !o.dryRun {
+		s.BytesPerSecond = float64(plan.Bytes()) / s.Seconds
 	}
 	return s, nil
+}
+
+// plan tells what a merge that is not done would do.
+func (s *mergeSummary) plan(p *adapters.MergePlan, o mergeOptions) {
+	s.Bytes, s.Changed = p.Bytes(), p.Result().Changed
+	if o.stream {
+		s.Fetch = p.BaseBytes()
+	}
+	if o.push != "" {
+		s.Send, s.onDisk = s.Bytes, s.Bytes
+	}
+	if o.sends() {
+		s.onDisk = 0
+		for _, shard := range p.Result().Shards {
+			s.onDisk = max(s.onDisk, shard.Size)
+		}
+	}
 }
 
 // mergeWrite writes a planned merge; with --force the old result goes when the new one is complete.
@@ -342,40 +400,25 @@ type toMerge struct {
 
 // openForMerge opens the classifiers that hubtool knows as such, so that their heads fit, and any other
 // checkpoint by its tensors.
-func (e *env) openForMerge(baseDir string, dirs []string) (m toMerge, err error) {
-	if m.config, err = format.ReadModelConfig(baseDir); err != nil {
+func (e *env) openForMerge(base *weights, dirs []string) (m toMerge, err error) {
+	m.checkpoint = base.checkpoint
+	if m.config, err = format.ReadModelConfig(base.dir); err != nil {
 		return m, err
 	}
-	if err := refuseQuantised(baseDir, m.config); err != nil {
+	if scheme := adapters.Quantised(m.config, m.checkpoint); scheme != "" {
+		return m, withHint(fmt.Errorf("opening the base %q: %w: it is quantised with %s", base.name, format.ErrUnsupported, scheme),
+			"merge into the original model and quantise the result")
+	}
+	var known adapters.Base
+	if c, err := train.Open(base.dir, train.OpenOptions{Adapter: dirs[0], Checkpoint: m.checkpoint}); err == nil {
+		m.labels, known = c.Labels, train.Base(c.Model, nil)
+	} else if !errors.Is(err, format.ErrUnsupported) {
+		return m, err
+	} else if known, err = adapters.CheckpointBase(m.config, m.checkpoint, dirs...); err != nil {
 		return m, err
 	}
-	if adapters.Unfinished(baseDir) {
-		e.note("undoing a merge in place of the base that was interrupted")
-		if err := adapters.Recover(baseDir); err != nil {
-			return m, err
-		}
-	}
-	var base adapters.Base
-	if c, err := train.Open(baseDir, train.OpenOptions{Adapter: dirs[0]}); err == nil {
-		m.checkpoint, m.labels, base = c.Checkpoint, c.Labels, train.Base(c.Model, nil)
-	} else if errors.Is(err, format.ErrUnsupported) {
-		if m.checkpoint, err = format.Open(baseDir); err != nil {
-			return m, err
-		}
-		if base, err = adapters.CheckpointBase(m.config, m.checkpoint, dirs...); err != nil {
-			m.checkpoint.Close()
-			return m, err
-		}
-	} else {
-		return m, err
-	}
-	defer func() {
-		if err != nil {
-			m.checkpoint.Close()
-		}
-	}()
 	for _, dir := range dirs {
-		a, err := adapters.Load(dir, base)
+		a, err := adapters.Load(dir, known)
 		if err != nil {
 			return m, err
 		}
@@ -383,18 +426,4 @@ func (e *env) openForMerge(baseDir string, dirs []string) (m toMerge, err error)
 		m.adapters = append(m.adapters, a)
 	}
 	return m, nil
-}
-
-// refuseQuantised names the scheme of a base that nothing can be added to.
-func refuseQuantised(dir string, cfg *format.ModelConfig) error {
-	ck, err := format.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer ck.Close()
-	if scheme := adapters.Quantised(cfg, ck); scheme != "" {
-		return withHint(fmt.Errorf("opening the base %q: %w: it is quantised with %s", dir, format.ErrUnsupported, scheme),
-			"merge into the original model and quantise the result")
-	}
-	return nil
 }

@@ -98,8 +98,11 @@ func (e *env) model(ctx context.Context, ref string) (string, error) {
 	if err != nil || r.path != "" {
 		return r.path, err
 	}
-	return e.snapshot(ctx, r.repo, hub.PullOptions{Include: []string{"*.safetensors", "*.json"}, Exclude: []string{"*/*"}})
+	return e.snapshot(ctx, r.repo, weightsAndConfigs)
 }
+
+// weightsAndConfigs are what computing needs of a model.
+var weightsAndConfigs = hub.PullOptions{Include: []string{"*.safetensors", "*.json"}, Exclude: []string{"*/*"}}
 
 // dataset returns the local folder of a data set, pulling it where REF is a repository.
 func (e *env) dataset(ctx context.Context, ref string) (string, error) {

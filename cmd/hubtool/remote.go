@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path"
 	"path/filepath"
 	"strings"
 
+	"github.com/hubtool/hubtool/adapters"
 	"github.com/hubtool/hubtool/format"
 	"github.com/hubtool/hubtool/hub"
 )
@@ -14,8 +16,9 @@ import (
 // weights is a model or an adapter whose tensors are read where they are: in a folder of this
 // machine, or on the Hub, with its configuration pulled.
 type weights struct {
-	name       string // as the user may write it
-	dir        string // of everything that is no weight; "" for a single file
+	name       string   // of the folder, or as a reference
+	repo       hub.Repo // that they are from, if any
+	dir        string   // of everything that is no weight; "" for a single file
 	checkpoint *format.Checkpoint
 	remote     *hub.Remote // nil where everything is local
 }
@@ -64,6 +67,62 @@ func (e *env) openRemote(ctx context.Context, repo hub.Repo, file string, side [
 		err = withHint(err, "\"hubtool pull %s\" brings the files here; use them then", repo.ID)
 	}
 	return w, err
+}
+
+// sideFiles match what belongs to a model beside weights and configs.
+var sideFiles = []string{"*.txt", "*.model", "*.jinja", "*.md", "LICENSE*", "NOTICE*"}
+
+// openBase opens the base of an adapter with everything that a merged model takes over from it. With
+// stream its weights stay on the Hub.
+func (e *env) openBase(ctx context.Context, adapter, ref string, stream bool) (*weights, error) {
+	r, err := e.reference(ref, hub.Model)
+	switch {
+	case err != nil:
+		return nil, wrapBase(adapter, err)
+	case r.path != "" && stream:
+		return nil, usage("reading the command line", fmt.Sprintf("--stream reads a base on the Hub, but %q is local: leave --stream out", ref))
+	case r.path != "":
+		w := &weights{name: r.path, dir: r.path}
+		if err := e.recover(r.path); err != nil {
+			return nil, err
+		}
+		w.checkpoint, err = format.Open(r.path)
+		return w, err
+	}
+	var w *weights
+	if stream {
+		w, err = e.openRemote(ctx, r.repo, "", []string{"*.json"})
+	} else if w, err = e.pullBase(ctx, r.repo); err == nil {
+		w.checkpoint, err = format.Open(w.dir)
+	}
+	if err != nil {
+		return nil, wrapBase(adapter, err)
+	}
+	w.repo = r.repo
+	r.repo.Revision = filepath.Base(w.dir) // a snapshot's folder is called like its commit
+	_, err = e.snapshot(ctx, r.repo, hub.PullOptions{Include: sideFiles, Exclude: []string{"*/*"}})
+	switch {
+	case errors.Is(err, hub.ErrOffline): // what needs no such files need not have pulled them
+		e.note("files that the base may have beside its weights are not in the cache: %v", err)
+	case err != nil:
+		w.Close()
+		return nil, wrapBase(adapter, err)
+	}
+	return w, nil
+}
+
+func (e *env) pullBase(ctx context.Context, repo hub.Repo) (*weights, error) {
+	dir, err := e.snapshot(ctx, repo, weightsAndConfigs)
+	return &weights{name: dir, dir: dir}, err
+}
+
+// recover puts a base right that a merge in place has left half done.
+func (e *env) recover(dir string) error {
+	if !adapters.Unfinished(dir) {
+		return nil
+	}
+	e.note("undoing a merge in place of the base that was interrupted")
+	return adapters.Recover(dir)
 }
 
 func openRemoteFile(ctx context.Context, remote *hub.Remote, name string) (format.Source, error) {

@@ -101,11 +101,15 @@ func (e *env) verify(ctx context.Context, adapter, merged string, o verifyOption
 	if err != nil {
 		return err
 	}
-	m, err := e.openForMerge(in.base, in.dirs)
+	base, err := e.openBase(ctx, in.names[0], in.base, false)
 	if err != nil {
 		return err
 	}
-	defer m.checkpoint.Close()
+	defer base.Close()
+	m, err := e.openForMerge(base, in.dirs)
+	if err != nil {
+		return err
+	}
 	report, err := e.verifyNumbers(ctx, m, in.weights, mergedDir, o)
 	if err != nil {
 		return err
@@ -114,7 +118,7 @@ func (e *env) verify(ctx context.Context, adapter, merged string, o verifyOption
 		if in.weights[0] != 1 {
 			return usage("reading the command line", "--images compares with the adapter as it is: leave out the weight")
 		}
-		if report.Behaviour, err = e.compareOnImages(ctx, in.base, in.dirs[0], mergedDir, o.images); err != nil {
+		if report.Behaviour, err = e.compareOnImages(ctx, base.dir, in.dirs[0], mergedDir, o.images); err != nil {
 			return err
 		}
 	}
