@@ -106,7 +106,12 @@ const (
 
 // Files that PEFT reads, if with a warning, are read here with the same numbers. The numbers are
 // those of the conformance cases.
-func TestReadsLikePEFT(t *testing.T) {
+func TestReadsLikePEFT(t *testing.T) { reads(t, 0) }
+
+// reads checks the rows of a case, or all for 0.
+func reads(t *testing.T, n int) {
+	t.Helper()
+	ran := 0
 	for _, c := range []struct {
 		name     string
 		settings string
@@ -141,6 +146,10 @@ func TestReadsLikePEFT(t *testing.T) {
 		{"57 inference_mode", loraOf, set("inference_mode", false), ""},
 		{"8 task_type", loraOf, set("task_type", "SEQ_CLS"), ""},
 	} {
+		if n != 0 && !numbered(c.name, n) {
+			continue
+		}
+		ran++
 		t.Run(c.name, func(t *testing.T) {
 			want, err := adapters.Load(saved(t, c.settings, nil), adapterstest.Base())
 			if err != nil {
@@ -160,10 +169,18 @@ func TestReadsLikePEFT(t *testing.T) {
 			}
 		})
 	}
+	if ran == 0 {
+		t.Errorf("case %d has no row", n)
+	}
 }
 
 // What PEFT refuses, and what hubtool cannot do, is refused with an error that names it.
-func TestRefusesSettings(t *testing.T) {
+func TestRefusesSettings(t *testing.T) { refuses(t, 0) }
+
+// refuses checks the rows of a case, or all for 0.
+func refuses(t *testing.T, n int) {
+	t.Helper()
+	ran := 0
 	for _, c := range []struct {
 		name, settings, key string
 		value               any
@@ -217,12 +234,19 @@ func TestRefusesSettings(t *testing.T) {
 		{"modules_to_save without a module", loraOf, "modules_to_save", []string{"nothing"}, adapters.ErrMismatch},
 		{"18 a saved module without tensors", loraOf, "modules_to_save", []string{"fc2"}, adapters.ErrMismatch},
 	} {
+		if n != 0 && !numbered(c.name, n) {
+			continue
+		}
+		ran++
 		t.Run(c.name, func(t *testing.T) {
 			_, err := adapters.Load(saved(t, c.settings, set(c.key, c.value)), adapterstest.Base())
 			if !errors.Is(err, c.want) {
 				t.Errorf("%v, want %v", err, c.want)
 			}
 		})
+	}
+	if ran == 0 {
+		t.Errorf("case %d has no row", n)
 	}
 }
 
@@ -245,7 +269,7 @@ func TestRefusesToCreate(t *testing.T) {
 }
 
 // An adapter with tensors that are missing, of another shape or not finite is refused, with all
-// that is wrong (18, 39, 43). 21: but biases that PEFT 0.7 to 0.20 lost are not missed.
+// that is wrong (18, 39, 43).
 func TestRefusesTensors(t *testing.T) {
 	const a = "base_model.model.vit.layers.0.attention.q_proj.lora_A.weight"
 	const b = "base_model.model.vit.layers.0.attention.q_proj.lora_B.weight"
@@ -277,16 +301,15 @@ func TestRefusesTensors(t *testing.T) {
 			}
 		}
 	}
+}
+
+// lostBiases: those that PEFT 0.7 to 0.20 lost are not missed.
+func lostBiases(t *testing.T) {
 	lost := saved(t, `{"peft_type": "LORA", "r": 2, "target_modules": ["output.dense"], "bias": "lora_only"}`, func(_ map[string]any, ts map[string]format.Tensor) {
 		delete(ts, "base_model.model.vit.layers.0.mlp.fc2.base_layer.bias")
 	})
 	if l, err := adapters.Load(lost, adapterstest.Base()); err != nil || len(l.Notes) != 1 || !strings.Contains(l.Notes[0], "lora_only") {
 		t.Errorf("21: %v", err)
-	}
-	empty := saved(t, loraOf, nil)
-	os.Rename(filepath.Join(empty, adapters.File), filepath.Join(empty, "adapter_model.bin"))
-	if _, err := adapters.Load(empty, adapterstest.Base()); err == nil {
-		t.Error("54: an adapter_model.bin was loaded")
 	}
 }
 
