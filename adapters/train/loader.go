@@ -33,6 +33,11 @@ type Loader struct {
 	// Shuffle draws a new order for each epoch. Otherwise images come in the source's order.
 	Shuffle bool
 
+	// Window, if positive, draws the order of epoch 0 from a window of so many images that moves over the
+	// source, so that training can begin before all of a source has come that has a method
+	// Wait(ctx, i). The order is the same however fast it comes.
+	Window int
+
 	// Seed determines the order and the random transforms. Workers, how many goroutines prepare
 	// images (0: one per core), changes neither.
 	Seed    uint64
@@ -167,8 +172,11 @@ func (l *Loader) dispatch(ctx context.Context, epoch, from int, free <-chan *slo
 		coming <- b // has room for every batch there is
 		image := len(b.Pixels) / l.Batch
 		for i, index := range b.Index {
+			err := l.wait(ctx, index) // here, so that workers never wait
 			prepare := func() {
-				b.Labels[i], b.errs[i] = l.sample(epoch, index, b.Pixels[i*image:(i+1)*image])
+				if b.errs[i] = err; err == nil {
+					b.Labels[i], b.errs[i] = l.sample(epoch, index, b.Pixels[i*image:(i+1)*image])
+				}
 				if b.pending.Add(-1) == 0 {
 					close(b.done)
 				}
@@ -180,6 +188,13 @@ func (l *Loader) dispatch(ctx context.Context, epoch, from int, free <-chan *slo
 			}
 		}
 	}
+}
+
+func (l *Loader) wait(ctx context.Context, i int) error {
+	if w, ok := l.Source.(waiter); ok {
+		return w.Wait(ctx, i)
+	}
+	return nil
 }
 
 // finish takes broken samples out of a batch whose images are all prepared, and pads it.

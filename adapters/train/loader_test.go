@@ -9,10 +9,13 @@ import (
 	"image/png"
 	"io"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/hubtool/hubtool/adapters/train"
 	"github.com/hubtool/hubtool/format/dataset"
@@ -248,5 +251,95 @@ func TestSheetIsWhatTrainingSees(t *testing.T) {
 				t.Errorf("sample %d is shown as something else", at)
 			}
 		}
+	}
+}
+
+// A first batch is there before the second file is, and batches are those of a data set that has come.
+func TestTrainingBeginsBeforeAllIsHere(t *testing.T) {
+	const source = "../../format/dataset/testdata/old" // 230 rows to train on, in two files
+	dir, begun := t.TempDir(), make(chan struct{})
+	var events []string
+	fetch := func(ctx context.Context, name string) error {
+		if strings.Contains(name, "00001-of") {
+			select {
+			case <-begun:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		events = append(events, name)
+		data, err := os.ReadFile(filepath.Join(source, name))
+		if err != nil {
+			return err
+		}
+		if err := os.MkdirAll(filepath.Join(dir, filepath.Dir(name)), 0o755); err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(dir, name), data, 0o644)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := fetch(ctx, "README.md"); err != nil {
+		t.Fatal(err)
+	}
+	names := []string{"README.md", "data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet", "data/test-00000-of-00001.parquet"}
+	arriving, err := dataset.OpenArriving(ctx, dir, names, fetch, dataset.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer arriving.Close()
+	here, err := dataset.Open(source, dataset.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer here.Close()
+	loader := func(d *dataset.Dataset) *train.Loader {
+		rows, err := d.Select("train")
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := shuffled(t, rows)
+		l.Window = 50
+		return l
+	}
+	l := loader(arriving)
+	fetched := make(chan error, 1)
+	go func() { fetched <- arriving.Fetch(ctx, l.Source.(*dataset.Rows)) }()
+	var got []train.Batch
+	for b, err := range l.Epoch(ctx, 0, 0) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(got) == 0 {
+			close(begun)
+		}
+		got = append(got, train.Batch{N: b.N, Pixels: slices.Clone(b.Pixels), Labels: slices.Clone(b.Labels), Mask: slices.Clone(b.Mask), Index: slices.Clone(b.Index)})
+	}
+	if err := <-fetched; err != nil || len(events) != 3 {
+		t.Fatalf("brought %q, %v", events, err)
+	}
+	whole := loader(here)
+	if !same(got, batches(t, whole, 0, 0)) {
+		t.Error("a data set that has come makes other batches")
+	}
+	if !same(batches(t, l, 1, 0), batches(t, whole, 1, 0)) {
+		t.Error("the second epoch is another")
+	}
+
+	// Every image once, none much before its turn; the second epoch over all.
+	seen := map[int]bool{}
+	for k, b := range got {
+		for i, index := range b.Index {
+			seen[index] = true
+			if index >= 4*k+i+50 {
+				t.Errorf("image %d is number %d", index, 4*k+i)
+			}
+		}
+	}
+	if len(seen) != 230 {
+		t.Errorf("%d images of 230", len(seen))
+	}
+	if early := batches(t, whole, 1, 0)[0].Index; slices.Max(early) < 54 {
+		t.Errorf("the second epoch begins with %v, as if in a window", early)
 	}
 }

@@ -114,7 +114,7 @@ func (e *env) dataset(ctx context.Context, ref string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return e.snapshot(ctx, repo, hub.PullOptions{Exclude: []string{".git*"}})
+	return e.snapshot(ctx, repo, hub.PullOptions{Exclude: notData})
 }
 
 // converted is the revision on which the Hub keeps data sets of other formats as Parquet files.

@@ -52,6 +52,8 @@ type plan struct {
 	job        train.Job
 	evalSplit  string
 	pushTo     hub.Repo // zero: nowhere
+	dataset    *dataset.Dataset
+	rows       []*dataset.Rows // to train on, and to evaluate on
 }
 
 func (e *env) train(ctx context.Context, cfg *Config, dryRun bool) (*trainSummary, error) {
@@ -66,7 +68,7 @@ func (e *env) train(ctx context.Context, cfg *Config, dryRun bool) (*trainSummar
 		return nil, e.result(p.text, p)
 	}
 	p.job.Report = e.trainingEvents()
-	result, err := train.Run(ctx, p.job)
+	result, err := whileFetching(ctx, p.dataset, p.rows, func(ctx context.Context) (*train.Result, error) { return train.Run(ctx, p.job) })
 	e.endProgress()
 	if err != nil {
 		return nil, withHint(err, "%s", continueHint(ctx, cfg, err))
@@ -178,6 +180,9 @@ func (e *env) plan(ctx context.Context, cfg *Config, dryRun bool) (p *plan, err 
 		return nil, err
 	}
 	p.job.Train.Batch, p.job.Train.Shuffle = t.PerDeviceTrainBatchSize, true
+	if cfg.Dataset.Streaming {
+		p.job.Train.Window = cfg.Dataset.BufferSize
+	}
 	p.job.Norm = train.Normalization(p.job.Train.Pipeline)
 	if evalRows != nil {
 		p.job.Eval, err = p.loader(evalRows, "transforms.eval", cfg.Transforms.Eval, []any{map[string]any{"Resize": p.size()[0]}, map[string]any{"CenterCrop": p.size()}, "ToTensor", "Normalize"})
@@ -221,10 +226,17 @@ func checkWritable(dir string) error {
 // rows opens the data set and divides it as the config says.
 func (e *env) rows(ctx context.Context, p *plan) (trainRows, evalRows *dataset.Rows, err error) {
 	d := p.config.Dataset
-	ds, err := e.openDataset(ctx, d.Path, int64(d.CacheSize), dataset.Options{Config: d.Name, ImageColumn: d.ImageColumn, LabelColumn: d.LabelColumn})
+	opts := dataset.Options{Config: d.Name, ImageColumn: d.ImageColumn, LabelColumn: d.LabelColumn}
+	var ds *dataset.Dataset
+	if d.Streaming {
+		ds, err = e.openArriving(ctx, d.Path, e.datasetOptions(opts, int64(d.CacheSize)))
+	} else {
+		ds, err = e.openDataset(ctx, d.Path, int64(d.CacheSize), opts)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
+	p.dataset = ds
 	if trainRows, err = selectRows(ds, d.TrainSplit, d.Classes); err != nil {
 		return nil, nil, err
 	}
@@ -235,6 +247,13 @@ func (e *env) rows(ctx context.Context, p *plan) (trainRows, evalRows *dataset.R
 	case d.TestSize > 0:
 		p.evalSplit = fmt.Sprintf("%v of %s", d.TestSize, d.TrainSplit)
 		trainRows, evalRows, err = trainRows.TrainTestSplit(d.TestSize, p.config.Training.Seed)
+	}
+	if d.Streaming && trainRows != nil {
+		trainRows = trainRows.InFileOrder() // what was held out comes from all over the split
+	}
+	p.rows = []*dataset.Rows{trainRows}
+	if evalRows != nil {
+		p.rows = append(p.rows, evalRows)
 	}
 	return trainRows, evalRows, err
 }
@@ -254,6 +273,10 @@ func (e *env) openDataset(ctx context.Context, ref string, limit int64, opts dat
 	if err != nil {
 		return nil, err
 	}
+	return dataset.Open(dir, e.datasetOptions(opts, limit))
+}
+
+func (e *env) datasetOptions(opts dataset.Options, limit int64) dataset.Options {
 	opts.Cache = e.dataCache(limit)
 	opts.Notes = dataset.Notes{
 		Unpacking: func(path string) { e.note("unpacking the images of %q once", path) },
@@ -261,7 +284,7 @@ func (e *env) openDataset(ctx context.Context, ref string, limit int64, opts dat
 			e.note("images of %q are read by row groups, which is slow in random order: %v", path, why)
 		},
 	}
-	return dataset.Open(dir, opts)
+	return opts
 }
 
 // newAdapter makes the adapter that the config describes, or starts from the one that it names.

@@ -11,6 +11,7 @@
 package dataset
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -51,6 +52,7 @@ type Dataset struct {
 	shards  []shard
 	closers []io.Closer // archives, which several shards may share
 	names   []string
+	arrival *arrival // nil: all files are here
 }
 
 // split is a named run of whole shards.
@@ -85,13 +87,13 @@ type SplitInfo struct {
 // Errors: os.ErrNotExist, ErrNoData, ErrConfigName, ErrColumn, ErrUnsupported and ErrDamaged, by errors.Is.
 func Open(dir string, opts Options) (*Dataset, error) {
 	d := &Dataset{dir: dir}
-	if err := d.open(opts); err != nil {
+	if err := d.open(context.Background(), opts); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening data set %q: %w", dir, err), d.Close())
 	}
 	return d, nil
 }
 
-func (d *Dataset) open(opts Options) error {
+func (d *Dataset) open(ctx context.Context, opts Options) error {
 	info, err := os.Stat(d.dir)
 	if err != nil {
 		return err
@@ -103,7 +105,7 @@ func (d *Dataset) open(opts Options) error {
 	if err != nil {
 		return err
 	}
-	files, err := listTree(d.dir)
+	files, err := d.listing()
 	if err != nil {
 		return err
 	}
@@ -131,6 +133,12 @@ func (d *Dataset) open(opts Options) error {
 	}
 	keep(kind, splits)
 	declared := c.info(cfg, opts.Config)
+	switch {
+	case d.arrival != nil && kind != parquetKind:
+		return fmt.Errorf("%w: these are %s files", ErrStreaming, kind)
+	case d.arrival != nil:
+		return d.openArriving(ctx, files, splits, declared, opts)
+	}
 	switch kind {
 	case parquetKind:
 		err = d.openParquet(files, splits, declared.features, opts)
@@ -149,6 +157,14 @@ func (d *Dataset) open(opts Options) error {
 		return err
 	}
 	return d.checkRows(declared.rows)
+}
+
+// listing is what the directory holds, or will hold.
+func (d *Dataset) listing() (*tree, error) {
+	if d.arrival != nil {
+		return &tree{d.dir, d.arrival.files}, nil
+	}
+	return listTree(d.dir)
 }
 
 // checkRows compares the splits with the numbers of rows that the card declares, as datasets does: a shard that is

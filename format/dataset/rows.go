@@ -1,6 +1,8 @@
 package dataset
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"math"
 	"slices"
@@ -87,7 +89,8 @@ func (r *Rows) At(i int) (Row, error) {
 	s := r.dataset.shards[ref.shard]
 	row, err := s.row(int(ref.row))
 	if err != nil {
-		return Row{}, rowError(s.path(), int(ref.row), err)
+		path, at := r.Where(i)
+		return Row{}, rowError(path, at, err)
 	}
 	row.Label = r.recode(row.Label)
 	return row, nil
@@ -96,7 +99,29 @@ func (r *Rows) At(i int) (Row, error) {
 // Where returns the file that row i lies in, or the folder of its images, and its number there, counted from 0.
 func (r *Rows) Where(i int) (path string, row int) {
 	ref := r.refs[i]
-	return r.dataset.shards[ref.shard].path(), int(ref.row)
+	s := r.dataset.shards[ref.shard]
+	if a, ok := s.(*arriving); ok {
+		return a.where(int(ref.row))
+	}
+	return s.path(), int(ref.row)
+}
+
+// Wait returns when row i can be read without waiting for a file that has not come yet, see [OpenArriving], with the
+// error that [Dataset.Fetch] ended with if the row never comes.
+func (r *Rows) Wait(ctx context.Context, i int) error {
+	ref := r.refs[i]
+	if a, ok := r.dataset.shards[ref.shard].(*arriving); ok {
+		return a.wait(ctx, int(ref.row))
+	}
+	return nil
+}
+
+// InFileOrder returns the same rows in the order of the data set's files.
+func (r *Rows) InFileOrder() *Rows {
+	sorted := *r
+	sorted.refs = slices.Clone(r.refs)
+	slices.SortStableFunc(sorted.refs, func(a, b rowRef) int { return cmp.Or(cmp.Compare(a.shard, b.shard), cmp.Compare(a.row, b.row)) })
+	return &sorted
 }
 
 // Label returns the label of row i without reading its image.
