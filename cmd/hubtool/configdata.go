@@ -15,8 +15,8 @@ type DatasetConfig struct {
 	ImageColumn string   `yaml:"image_column" usage:"column with the images; default: the only one"`
 	LabelColumn string   `yaml:"label_column" usage:"column with the class; default: the only one"`
 	Classes     []string `yaml:"classes" usage:"only images of these classes, numbered in this order; default: all"`
-	Streaming   bool    `yaml:"streaming" usage:"begin to train while files of the data set still come; the order of the first epoch is then drawn from a moving window"`
-	BufferSize  int     `yaml:"buffer_size" usage:"rows of that window, as of IterableDataset.shuffle"`
+	Streaming   bool     `yaml:"streaming" usage:"begin to train while files of the data set still come; the order of the first epoch is then drawn from a moving window"`
+	BufferSize  int      `yaml:"buffer_size" usage:"rows of that window, as of IterableDataset.shuffle"`
 	SkipBroken  bool     `yaml:"skip_broken" usage:"leave damaged images out and count them; otherwise the first one ends the run"`
 	EvalCache   Bytes    `yaml:"eval_cache" usage:"memory for prepared evaluation images, which later evaluations use again; 0: none"`
 	CacheSize   Bytes    `yaml:"cache_size" usage:"disk for images made from data sets; what was used longest ago goes; 0: no bound"`
