@@ -118,7 +118,7 @@ def test_first_interrupt_saves(tool, tmp_path):
 
 def test_loss_that_is_no_number(tool, tmp_path):
     """The run stops and names the step; the last good checkpoint stays, and what the hint says goes on from it."""
-    file = config(tmp_path, "nan", learning_rate=1e25, max_grad_norm=0, save_steps=1, lr_scheduler_type="constant_with_warmup", warmup_steps=8)
+    file = config(tmp_path, "nan", learning_rate=1e37, max_grad_norm=0, save_steps=1, lr_scheduler_type="constant_with_warmup", warmup_steps=8)
     result = train(tool, file, "--json", code=1)
     error = result.error()
     assert error["kind"] == "diverged" and "step" in error["message"]
