@@ -186,6 +186,17 @@ func (a *arguments) share(key string, missing float64) float64 {
 	return x
 }
 
+func (a *arguments) positive(key string, missing float64) float64 {
+	if !a.given(key) {
+		return missing
+	}
+	x, ok := number(a.values[key])
+	if !ok || x <= 0 {
+		a.failf("%s is %v, but must be a positive number", key, a.values[key])
+	}
+	return x
+}
+
 func (a *arguments) boolean(key string) bool {
 	b, ok := a.values[key].(bool)
 	if a.given(key) && !ok {

@@ -70,3 +70,9 @@ var builders = map[string]builder{
 	}},
 	"RandomGrayscale": {[]string{"p"}, func(a *arguments) Transform { return RandomGrayscale{a.share("p", 0.1)} }},
 }
+
+// mixers are the transforms of whole batches, which stand behind all others.
+var mixers = map[string]func(alpha float64) Mixer{
+	"MixUp":  func(alpha float64) Mixer { return MixUp{alpha} },
+	"CutMix": func(alpha float64) Mixer { return CutMix{alpha} },
+}

@@ -20,7 +20,8 @@ type Defaults struct {
 //
 //	[{RandomResizedCrop: {size: 224, scale: [0.6, 1]}}, RandomHorizontalFlip, ToTensor, Normalize]
 //
-// ToTensor, and Normalize if there is one, stand at the end. The error lists every problem of the
+// ToTensor, and Normalize if there is one, stand at the end; only MixUp and CutMix, which are for
+// batches, may follow. The error lists every problem of the
 // list, not only the first.
 func ParsePipeline(spec any, d Defaults) (*Pipeline, error) {
 	list, ok := spec.([]any)
@@ -72,7 +73,16 @@ type pipelineParser struct {
 // step adds one transform and returns what is wrong with it.
 func (p *pipelineParser) step(name string, value any) []error {
 	a := &arguments{defaults: p.defaults}
-	switch b, known := builders[name]; {
+	b, known := builders[name]
+	mixer := mixers[name]
+	switch {
+	case mixer != nil && !p.tensor:
+		a.failf("it is for batches of tensors; move it behind ToTensor and Normalize")
+	case mixer != nil:
+		a.set(value, "alpha")
+		p.pipeline.Mixers = append(p.pipeline.Mixers, mixer(a.positive("alpha", 1)))
+	case len(p.pipeline.Mixers) > 0:
+		a.failf("only MixUp or CutMix may follow %s; move it in front", p.pipeline.Mixers[0])
 	case name == "ToTensor":
 		a.set(value)
 		p.tensor = true
@@ -82,7 +92,7 @@ func (p *pipelineParser) step(name string, value any) []error {
 	case !known:
 		a.failf("unknown name; did you mean %s? (known: %s)", nearestName(name), strings.Join(transformNames(), ", "))
 	case p.tensor:
-		a.failf("only Normalize may follow ToTensor; move it in front")
+		a.failf("only Normalize, MixUp and CutMix may follow ToTensor; move it in front")
 	default:
 		a.set(value, b.keys...)
 		if t := b.build(a); len(a.errs) == 0 {
@@ -107,7 +117,7 @@ func (p *pipelineParser) setNormalize(a *arguments) {
 }
 
 func transformNames() []string {
-	return append(slices.Sorted(maps.Keys(builders)), "ToTensor", "Normalize")
+	return append(slices.Sorted(maps.Keys(builders)), "ToTensor", "Normalize", "MixUp", "CutMix")
 }
 
 // nearestName is the known name with the smallest edit distance, letter case aside.

@@ -12,11 +12,12 @@ import (
 )
 
 // Pipeline prepares samples: its steps on the 8-bit image, then ToTensor and Normalize. The latter
-// two are not run here: the caller computes (x/255 - Mean) / Std in its graph. A pipeline may be
-// used by several goroutines at a time.
+// two are not run here: the caller computes (x/255 - Mean) / Std in its graph. Mixers are for whole
+// batches, by [Pipeline.Mix]. A pipeline may be used by several goroutines at a time.
 type Pipeline struct {
 	Steps     []Transform
 	Mean, Std [3]float32 // of red, green and blue in [0, 1]
+	Mixers    []Mixer    // one of them is drawn for each batch
 }
 
 // Apply runs the steps on img, which it leaves unchanged. It fails if a step cannot take an image
@@ -196,7 +197,11 @@ func (p *Pipeline) String() string {
 	for _, t := range p.Steps {
 		fmt.Fprintf(&b, "    %s\n", t)
 	}
-	fmt.Fprintf(&b, "    ToTensor()\n    Normalize(mean=%s, std=%s)\n)", triple(p.Mean), triple(p.Std))
+	fmt.Fprintf(&b, "    ToTensor()\n    Normalize(mean=%s, std=%s)\n", triple(p.Mean), triple(p.Std))
+	for _, m := range p.Mixers {
+		fmt.Fprintf(&b, "    %s\n", m)
+	}
+	b.WriteString(")")
 	return b.String()
 }
 

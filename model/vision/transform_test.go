@@ -63,6 +63,7 @@ type transformGolden struct {
 		MD5       string
 	}
 	Magnitudes [4][][]float64 // of TrivialAugmentWide with 31 and 8 bins, of RandAugment likewise for 331 by 224 pixels
+	Mixes      [][6]any       // name, width, height, images, λ, [share of the label, MD5]
 	Processors [][4]any
 }
 
@@ -196,8 +197,8 @@ func TestProcessorsAsTransformers(t *testing.T) {
 	pipelines := []*Pipeline{
 		Processor(224, 224, Bilinear, half, half),
 		Processor(25, 18, Bicubic, imagenet.Mean, imagenet.Std),
-		{[]Transform{ResizeTo{Height: 26, Filter: Bilinear}, ProcessorCrop{21, 24}}, half, half},
-		{[]Transform{ResizeTo{Height: 20, Filter: Bilinear}, ProcessorCrop{31, 26}}, half, half},
+		{Steps: []Transform{ResizeTo{Height: 26, Filter: Bilinear}, ProcessorCrop{21, 24}}, Mean: half, Std: half},
+		{Steps: []Transform{ResizeTo{Height: 20, Filter: Bilinear}, ProcessorCrop{31, 26}}, Mean: half, Std: half},
 	}
 	rows := readTransforms(t).Processors
 	for i, row := range rows {
@@ -332,6 +333,7 @@ func TestParsePipelineErrors(t *testing.T) {
 		{map[string]any{"Pad": map[string]any{"padding": 1, "padding_mode": "edge"}}, "only constant"},
 		{map[string]any{"ToTensor": 1}, "takes no arguments"},
 		{"Normalize", "put ToTensor in front"},
+		{map[string]any{"MixUp": 0.2}, "move it behind ToTensor"},
 		{7, "want a name"},
 		{map[string]any{"Resize": 1, "Pad": 1}, "found 2"},
 	} {
@@ -354,10 +356,33 @@ func TestParsePipelineReportsAll(t *testing.T) {
 	}
 	for _, want := range []string{
 		"reading transform 1, Rezise: unknown name; did you mean Resize?", "transform 2: want a name",
-		"transform 4, Grayscale: only Normalize may follow ToTensor", "mean is [0.5 0.4]", "must not contain 0", "there are two of it",
+		"transform 4, Grayscale: only Normalize, MixUp and CutMix may follow ToTensor", "mean is [0.5 0.4]", "must not contain 0", "there are two of it",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is missing in\n%v", want, err)
+		}
+	}
+}
+
+func TestParseMixers(t *testing.T) {
+	mix := map[string]any{"MixUp": map[string]any{"alpha": 0.2}}
+	p, err := ParsePipeline([]any{map[string]any{"Resize": 8}, "ToTensor", "Normalize", mix, "CutMix"}, Defaults{Std: [3]float32{1, 1, 1}})
+	if err != nil || !reflect.DeepEqual(p.Mixers, []Mixer{MixUp{0.2}, CutMix{1}}) {
+		t.Errorf("%v, %v", p, err)
+	}
+	if text := p.String(); !strings.HasSuffix(text, ")\n    MixUp(alpha=0.2)\n    CutMix(alpha=1.0)\n)") {
+		t.Error(text)
+	}
+	for _, c := range []struct {
+		steps []any
+		want  string
+	}{
+		{[]any{"ToTensor", mix, "Normalize"}, "only MixUp or CutMix may follow MixUp(alpha=0.2)"},
+		{[]any{"ToTensor", map[string]any{"CutMix": 0}}, "alpha is 0, but must be a positive number"},
+		{[]any{"ToTensor", map[string]any{"CutMix": map[string]any{"num_classes": 3}}}, `unknown argument "num_classes"`},
+	} {
+		if _, err := ParsePipeline(c.steps, Defaults{Std: [3]float32{1, 1, 1}}); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v: got %v, want %q", c.steps, err, c.want)
 		}
 	}
 }
@@ -388,7 +413,7 @@ func TestParsePipelineDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := &Pipeline{[]Transform{ResizeTo{30, 0, 0, Bilinear}, CenterCrop{30, 30}}, d.Mean, d.Std}
+	want := &Pipeline{Steps: []Transform{ResizeTo{30, 0, 0, Bilinear}, CenterCrop{30, 30}}, Mean: d.Mean, Std: d.Std}
 	if !reflect.DeepEqual(p, want) {
 		t.Errorf("got %v, want %v", p, want)
 	}

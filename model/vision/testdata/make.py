@@ -21,6 +21,7 @@ import numpy as np
 import torch
 import torchvision.transforms as T
 from PIL import Image, ImageOps
+from torchvision.transforms import v2
 from transformers import ViTImageProcessorPil
 
 parser = argparse.ArgumentParser()
@@ -518,6 +519,29 @@ def build(spec):
     return T.Compose(steps)
 
 
+def mixes():
+    """[name, width, height, images, lambda, [share of the own label, MD5 of the batch]]; the batch is mixed in floats and rounded."""
+    rng = np.random.RandomState(5)
+    for seed in range(80):
+        name = ("MixUp", "CutMix")[seed % 2]
+        w, h = (int(v) for v in rng.randint(1, 40, 2))
+        n = int(rng.randint(1, 5))
+        own = float(np.float32([0.0, 1.0, 0.5, 0.3][seed // 2] if seed < 8 else rng.uniform()))
+        batch = torch.stack([torch.from_numpy(np.array(pattern(w + i, h))[:, i:]) for i in range(n)]).permute(0, 3, 1, 2).float()
+        mix = getattr(v2, name)(num_classes=n)
+        mix._dist.sample = lambda shape, own=own: torch.tensor([own])
+        torch.manual_seed(seed)
+        mixed, labels = mix(batch, torch.arange(n))
+        params = labels[0, 0].item() if n > 1 else 1.0
+        assert n == 1 or torch.allclose(labels.sum(1), torch.ones(n))
+        torch.manual_seed(seed)
+        made = mix.make_params([batch])
+        share = made.get("lam", made.get("lam_adjusted"))
+        assert n == 1 or abs(params - share) < 1e-6
+        pixels = (mixed + 0.5).floor().byte().permute(0, 2, 3, 1).contiguous().numpy()
+        yield [name, w, h, n, own, [share, hashlib.md5(pixels.tobytes()).hexdigest()]]
+
+
 def processors():
     """MD5 of the pixel_values, float32 and channels first, of image processors with the PIL backend."""
     for settings in [
@@ -555,7 +579,7 @@ def write_transforms():
     spaces = [T.TrivialAugmentWide()._augmentation_space(n) for n in (31, 8)]
     spaces += [T.RandAugment()._augmentation_space(n, (224, 331)) for n in (31, 8)]
     magnitudes = [[m.tolist() for m, _ in space.values() if m.ndim] for space in spaces]
-    out = {"boxes": list(crop_boxes()), "pipelines": cases, "magnitudes": magnitudes, "values": values, "processors": list(processors())}
+    out = {"boxes": list(crop_boxes()), "pipelines": cases, "magnitudes": magnitudes, "mixes": list(mixes()), "values": values, "processors": list(processors())}
     lines = ",\n".join(f'"{k}": [\n' + ",\n".join(json.dumps(row) for row in v) + "\n]" for k, v in out.items())
     (HERE / "transforms.json").write_text("{\n" + lines + "\n}\n")
     print(len(cases), "pipelines")
