@@ -64,12 +64,18 @@ type Batch struct {
 	Labels []int32   // Loader.Batch, the padding 0
 	Mask   []float32 // Loader.Batch: 1 for an image, 0 for padding
 	Index  []int     // N places in the source
+
+	// Own is the share of Labels where images were mixed with others: the rest is the label of the image
+	// before, or for the first the last. It is 1 where they were not.
+	Own float64
 }
 
 // slot is a batch in the ring while its images are prepared.
 type slot struct {
 	Batch
+	number  int // in the epoch
 	errs    []error
+	err     error
 	pending atomic.Int32
 	done    chan struct{}
 }
@@ -78,11 +84,18 @@ type slot struct {
 // so much of the label's certainty to all classes alike, as transformers' LabelSmoother does. Szegedy
 // et al. 2016, "Rethinking the Inception Architecture for Computer Vision".
 func (b *Batch) target(i int, smoothing float64, row []float32) {
-	rest := smoothing / float64(len(row))
+	rest, own := smoothing/float64(len(row)), b.Own
 	for c := range row {
 		row[c] = float32(rest)
 	}
-	row[b.Labels[i]] = float32(1 - smoothing + rest)
+	label, other := b.Labels[i], b.Labels[(i+max(b.N, 1)-1)%max(b.N, 1)]
+	if label == other {
+		own = 1
+	}
+	if own < 1 {
+		row[other] = float32((1-smoothing)*(1-own) + rest)
+	}
+	row[label] = float32((1-smoothing)*own + rest)
 }
 
 // sample is a prepared image.
@@ -90,6 +103,10 @@ type sample struct {
 	pixels []byte
 	label  int32
 }
+
+// firstMix is the generator that mixes batch 0; those of others count down. From 0 up they are for images, and -1 is for
+// the order.
+const firstMix = -2
 
 // ahead is how many batches are prepared while one is in use.
 const ahead = 2
@@ -137,8 +154,8 @@ func (l *Loader) Epoch(ctx context.Context, epoch, from int) iter.Seq2[*Batch, e
 				yield(nil, context.Cause(ctx))
 				return
 			}
-			if err := l.finish(s); err != nil {
-				yield(nil, err)
+			if s.err != nil {
+				yield(nil, s.err)
 				return
 			}
 			if !yield(&s.Batch, nil) {
@@ -167,7 +184,7 @@ func (l *Loader) dispatch(ctx context.Context, epoch, from int, free <-chan *slo
 			return
 		}
 		b.Index = order[lo:min(lo+l.Batch, len(order))]
-		b.N, b.done = len(b.Index), make(chan struct{})
+		b.N, b.number, b.done = len(b.Index), lo/l.Batch, make(chan struct{})
 		b.pending.Store(int32(b.N))
 		coming <- b // has room for every batch there is
 		image := len(b.Pixels) / l.Batch
@@ -178,6 +195,7 @@ func (l *Loader) dispatch(ctx context.Context, epoch, from int, free <-chan *slo
 					b.Labels[i], b.errs[i] = l.sample(epoch, index, b.Pixels[i*image:(i+1)*image])
 				}
 				if b.pending.Add(-1) == 0 {
+					b.err = l.finish(epoch, b)
 					close(b.done)
 				}
 			}
@@ -197,8 +215,8 @@ func (l *Loader) wait(ctx context.Context, i int) error {
 	return nil
 }
 
-// finish takes broken samples out of a batch whose images are all prepared, and pads it.
-func (l *Loader) finish(b *slot) error {
+// finish takes broken samples out of a batch whose images are all prepared, pads it and mixes its images.
+func (l *Loader) finish(epoch int, b *slot) error {
 	image, n := len(b.Pixels)/l.Batch, 0
 	var index []int
 	for i, err := range b.errs[:b.N] {
@@ -228,6 +246,8 @@ func (l *Loader) finish(b *slot) error {
 		}
 	}
 	b.N, b.Index = n, index
+	width, height, _ := l.Pipeline.OutputSize()
+	b.Own = l.Pipeline.Mix(b.Pixels, n, width, height, vision.Rand(l.Seed, epoch, firstMix-b.number))
 	return nil
 }
 

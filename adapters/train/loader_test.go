@@ -20,6 +20,7 @@ import (
 	"github.com/hubtool/hubtool/adapters/train"
 	"github.com/hubtool/hubtool/format/dataset"
 	"github.com/hubtool/hubtool/format/dataset/survey"
+	"github.com/hubtool/hubtool/model/vision"
 )
 
 // squares are n images of different colours and sizes, labelled 0 to 4 in turn.
@@ -47,14 +48,14 @@ func batches(t *testing.T, l *train.Loader, epoch, from int) (list []train.Batch
 		if err != nil {
 			t.Fatal(err)
 		}
-		list = append(list, train.Batch{N: b.N, Pixels: slices.Clone(b.Pixels), Labels: slices.Clone(b.Labels), Mask: slices.Clone(b.Mask), Index: slices.Clone(b.Index)})
+		list = append(list, train.Batch{N: b.N, Pixels: slices.Clone(b.Pixels), Labels: slices.Clone(b.Labels), Mask: slices.Clone(b.Mask), Index: slices.Clone(b.Index), Own: b.Own})
 	}
 	return list
 }
 
 func same(a, b []train.Batch) bool {
 	return slices.EqualFunc(a, b, func(a, b train.Batch) bool {
-		return a.N == b.N && bytes.Equal(a.Pixels, b.Pixels) && slices.Equal(a.Labels, b.Labels) && slices.Equal(a.Mask, b.Mask) && slices.Equal(a.Index, b.Index)
+		return a.N == b.N && bytes.Equal(a.Pixels, b.Pixels) && slices.Equal(a.Labels, b.Labels) && slices.Equal(a.Mask, b.Mask) && slices.Equal(a.Index, b.Index) && a.Own == b.Own
 	})
 }
 
@@ -78,6 +79,37 @@ func TestLoaderIsDeterministic(t *testing.T) {
 		if !same(want[3:], batches(t, l, 1, 3)) {
 			t.Errorf("%d workers make other batches from the fourth one on", workers)
 		}
+	}
+}
+
+// Batches are mixed alike whoever prepares them, each in its own way, and the padding stays out of it.
+func TestLoaderMixes(t *testing.T) {
+	source := squares(t, 22)
+	plain := batches(t, shuffled(t, source), 1, 0)
+	mixing := func(workers int) *train.Loader {
+		l := shuffled(t, source)
+		l.Workers, l.Pipeline.Mixers = workers, []vision.Mixer{vision.MixUp{Alpha: 1}, vision.CutMix{Alpha: 1}}
+		return l
+	}
+	want := batches(t, mixing(1), 1, 0)
+	if !same(want, batches(t, mixing(7), 1, 0)) || !same(want[3:], batches(t, mixing(2), 1, 3)) {
+		t.Error("other workers, or another beginning, mix other batches")
+	}
+	shares := map[float64]bool{}
+	for i, b := range want {
+		shares[b.Own] = true
+		if plain[i].Own != 1 || b.Own < 0 || b.Own > 1 || !slices.Equal(b.Labels, plain[i].Labels) {
+			t.Errorf("batch %d: share %v, labels %v", i, b.Own, b.Labels)
+		}
+		if b.Own < 0.99 && bytes.Equal(b.Pixels, plain[i].Pixels) {
+			t.Errorf("batch %d is not mixed, but its share is %v", i, b.Own)
+		}
+		if slices.ContainsFunc(b.Pixels[b.N*16*16*3:], func(v byte) bool { return v != 0 }) {
+			t.Errorf("the padding of batch %d is mixed in", i)
+		}
+	}
+	if len(shares) != len(want) {
+		t.Errorf("%d shares of %d batches", len(shares), len(want))
 	}
 }
 

@@ -195,7 +195,7 @@ func transformProblems(key string, spec any) []string {
 	if spec == nil {
 		return nil
 	}
-	_, err := vision.ParsePipeline(spec, vision.Defaults{Std: [3]float32{1, 1, 1}, Size: 224})
+	pipeline, err := vision.ParsePipeline(spec, vision.Defaults{Std: [3]float32{1, 1, 1}, Size: 224})
 	var several interface{ Unwrap() []error }
 	var p []string
 	switch {
@@ -205,6 +205,8 @@ func transformProblems(key string, spec any) []string {
 		}
 	case err != nil:
 		p = append(p, key+": "+err.Error())
+	case key == "transforms.eval" && len(pipeline.Mixers) > 0:
+		p = append(p, fmt.Sprintf("%s: %s is for training only", key, pipeline.Mixers[0]))
 	}
 	return p
 }

@@ -248,5 +248,8 @@ func (o datasetOptions) pipeline(sized bool) (*vision.Pipeline, error) {
 	if err != nil {
 		return nil, usage("reading the command line", "--transforms: "+err.Error())
 	}
+	if len(pipeline.Mixers) > 0 {
+		return nil, usage("reading the command line", fmt.Sprintf("--transforms: %s is for batches and does nothing to a single image: leave it out", pipeline.Mixers[0]))
+	}
 	return pipeline, nil
 }
