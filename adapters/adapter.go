@@ -213,6 +213,9 @@ func Load(dir string, b Base) (*Adapter, error) {
 	if len(wrong) > 0 {
 		return nil, fmt.Errorf("loading adapter %q: %w:\n  %s", dir, ErrMismatch, strings.Join(wrong, "\n  "))
 	}
+	if b.added != "" || b.absent != "" {
+		a.Notes = append(a.Notes, fmt.Sprintf("names of the base's tensors begin with %q instead of %q", b.absent, b.added))
+	}
 	a.Unused = slices.Sorted(maps.Keys(stored))
 	for _, name := range a.Unused {
 		a.Notes = append(a.Notes, fmt.Sprintf("%s is not used: no module of the adapter has it", name))

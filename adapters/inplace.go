@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -56,6 +58,9 @@ func (p *MergePlan) InPlace(ctx context.Context) (result MergeResult, err error)
 			return result, fmt.Errorf("merging in place: %w", err)
 		}
 	}
+	if err := p.hashShards(ctx, dir); err != nil {
+		return result, fmt.Errorf("merging in place: %w", err)
+	}
 	if len(p.full) > 0 {
 		if err := p.cfg.Write(dir); err != nil {
 			return result, err
@@ -65,6 +70,42 @@ func (p *MergePlan) InPlace(ctx context.Context) (result MergeResult, err error)
 		return result, fmt.Errorf("merging in place: %w", err)
 	}
 	return p.result, nil
+}
+
+// InPlaceBytes is how much room a merge in place needs until it is done.
+func (p *MergePlan) InPlaceBytes() int64 {
+	size := int64(0)
+	for _, s := range p.shards {
+		for _, e := range s.changed() {
+			size += e.End - e.Begin
+		}
+	}
+	return size
+}
+
+// hashShards notes the hashes of the files, most of whose bytes the merge has not seen.
+func (p *MergePlan) hashShards(ctx context.Context, dir string) error {
+	errs := make([]error, len(p.result.Shards))
+	parallel(p.opts.Jobs, len(errs), func(i int) {
+		s := &p.result.Shards[i]
+		if errs[i] = context.Cause(ctx); errs[i] == nil {
+			s.SHA256, errs[i] = hashFile(filepath.Join(dir, s.Name))
+		}
+	})
+	return errors.Join(errs...)
+}
+
+func hashFile(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.CopyBuffer(h, f, make([]byte, 1<<20)); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // refuseInPlace names what does not allow a merge in place.
@@ -110,13 +151,7 @@ func (s plannedShard) changed() []format.Entry {
 
 // saveUndo copies what will be overwritten.
 func (p *MergePlan) saveUndo(ctx context.Context, dir string) error {
-	size := int64(0)
-	for _, s := range p.shards {
-		for _, e := range s.changed() {
-			size += e.End - e.Begin
-		}
-	}
-	if err := format.CheckSpace(dir, size); err != nil {
+	if err := format.CheckSpace(dir, p.InPlaceBytes()); err != nil {
 		return err
 	}
 	f, err := os.OpenFile(filepath.Join(dir, undoFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)

@@ -123,7 +123,7 @@ func (j *journal) remove() error { return os.Remove(j.file.Name()) }
 func (p *MergePlan) key() (string, error) {
 	h := sha256.New()
 	add := func(v any) { fmt.Fprintf(h, "%+v\n", v) }
-	add([]any{"merge 2", p.opts.Rounding, p.opts.Weights, p.opts.ShardSize, p.opts.AllowMissing, p.opts.Untie})
+	add([]any{"merge 2", p.opts.Rounding, p.opts.Weights, p.opts.ShardSize, p.opts.AllowMissing, p.opts.AllowNonFinite, p.opts.Untie})
 	for _, s := range p.base.Shards() {
 		add([]any{s.Name, s.Version})
 		h.Write(s.Header.Raw())

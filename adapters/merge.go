@@ -22,6 +22,9 @@ const (
 // ErrNonFinite is wrapped where an adapter or a merged weight has values that are not finite.
 var ErrNonFinite = errors.New("not finite")
 
+// ErrBaseNonFinite is an [ErrNonFinite] about weights that were not finite before the merge.
+var ErrBaseNonFinite = fmt.Errorf("%w in the base", ErrNonFinite)
+
 // ErrUnused is an [ErrMismatch] about tensors of an adapter for which the base has no place.
 var ErrUnused = fmt.Errorf("%w: the base has no module for tensors of the adapter", ErrMismatch)
 
@@ -46,6 +49,10 @@ type MergeOptions struct {
 	// AllowMissing leaves out tensors of adapters for which the base has no place. By default they
 	// are an error.
 	AllowMissing bool
+
+	// AllowNonFinite merges into weights some of whose elements are not finite, which stay so. By
+	// default that is an error.
+	AllowNonFinite bool
 
 	// Untie gives a model whose output embeddings are its input embeddings a copy of its own, where
 	// an adapter changes one of them. By default that is an error.

@@ -185,7 +185,7 @@ func (p *MergePlan) add(shard *plannedShard, t format.Tensor, info format.Tensor
 		if _, ok := kernelTypes[info.DType]; !ok {
 			return fmt.Errorf("%w: %q is %s: adapters are added to weights of type F32, F16 or BF16", format.ErrUnsupported, info.Name, info.DType)
 		}
-		piece.Patch = p.weightPatch(info, sites)
+		piece.Patch = p.weightPatch(info, t, sites)
 		p.weights[info.Name] = sites
 	case part == "bias":
 		piece.Patch = p.biasPatch(info, sites)

@@ -61,6 +61,8 @@ var kernelTypes = map[format.DType]kernel.Type{format.BF16: kernel.BF16, format.
 // A weightMerge merges updates, one after the other, into blocks of rows of one weight.
 type weightMerge struct {
 	info       format.TensorInfo
+	from       format.Tensor // the base's, in case that something is wrong with it
+	nonFinite  bool          // what is not finite in the base may stay so
 	typ        kernel.Type
 	rows, cols int // cols counts a convolution's kernel
 	group      int // rows that are merged at once
@@ -70,8 +72,8 @@ type weightMerge struct {
 }
 
 // weightPatch merges sites into a tensor of the base.
-func (p *MergePlan) weightPatch(info format.TensorInfo, sites []mergeSite) *format.Patch {
-	w := weightMerge{info: info, typ: kernelTypes[info.DType], rows: info.Shape[0],
+func (p *MergePlan) weightPatch(info format.TensorInfo, from format.Tensor, sites []mergeSite) *format.Patch {
+	w := weightMerge{info: info, from: from, nonFinite: p.opts.AllowNonFinite, typ: kernelTypes[info.DType], rows: info.Shape[0],
 		together: p.opts.Rounding == RoundOnce && len(sites) > 1}
 	w.cols = int(info.Elements()) / max(w.rows, 1)
 	w.group = rowGroup(w.cols)
@@ -186,8 +188,30 @@ func (w weightMerge) merge(first int, data []byte) error {
 		return nil
 	}
 	kernel.Widen(w.typ, buf, data)
-	i := max(slices.IndexFunc(buf, notFinite), 0)
-	return fmt.Errorf("%w: element %d is %v in %s", ErrNonFinite, first*w.cols+i, buf[i], w.info.DType)
+	return w.blame(first, buf)
+}
+
+// blame says where merged rows are not finite, and whether the base is.
+func (w weightMerge) blame(first int, merged []float32) error {
+	data, base := make([]byte, len(merged)*w.typ.Size()), make([]float32, len(merged))
+	if w.from != nil {
+		if err := format.ReadRange(w.from, data, int64(first*w.cols*w.typ.Size())); err != nil {
+			return err
+		}
+		kernel.Widen(w.typ, base, data)
+	}
+	for i, v := range merged {
+		switch at := first*w.cols + i; {
+		case !notFinite(v) || notFinite(base[i]) && w.nonFinite:
+		case notFinite(base[i]):
+			return fmt.Errorf("%w: element %d is %v", ErrBaseNonFinite, at, base[i])
+		case w.info.DType == format.F16:
+			return fmt.Errorf("%w: element %d is %v in F16, which ends at 65504: convert the base to BF16 or F32", ErrNonFinite, at, v)
+		default:
+			return fmt.Errorf("%w: element %d is %v in %s", ErrNonFinite, at, v, w.info.DType)
+		}
+	}
+	return nil
 }
 
 // workers is how many goroutines merge one weight: the processors that other shards leave.

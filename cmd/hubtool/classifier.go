@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
+	"strings"
 
 	"github.com/hubtool/hubtool/adapters"
 	"github.com/hubtool/hubtool/format"
@@ -42,6 +44,9 @@ func (e *env) adapterAndBase(ctx context.Context, ref, given string) (dir, base 
 	case err != nil:
 		return "", "", err
 	case given != "":
+		if own := cfg.BaseModel; own != nil && *own != "" && baseName(*own) != baseName(given) {
+			e.note("the adapter %q was made for %q, not for %q", ref, *own, given)
+		}
 		return dir, given, nil
 	case cfg.BaseModel == nil || *cfg.BaseModel == "":
 		return "", "", usage(fmt.Sprintf("opening the adapter %q", ref), "its config names no base model: name it with --base")
@@ -51,6 +56,12 @@ func (e *env) adapterAndBase(ctx context.Context, ref, given string) (dir, base 
 		base += "@" + *cfg.Revision
 	}
 	return dir, base, nil
+}
+
+// baseName is the last part of the name of a model, which its copies tend to keep.
+func baseName(ref string) string {
+	ref, _, _ = strings.Cut(filepath.ToSlash(ref), "@")
+	return path.Base(ref)
 }
 
 // wrapBase says of an error whose base it is about.

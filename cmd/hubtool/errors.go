@@ -61,6 +61,7 @@ var outcomes = []outcome{
 	{format.ErrDamaged, 6, "damaged-file", "pull again with --force"},
 	{format.ErrUnsupported, 6, "unsupported-file", ""},
 	{format.ErrConfig, 6, "malformed-config", ""},
+	{adapters.ErrBaseNonFinite, 6, "not-finite", "--allow-nonfinite-base merges all the same"},
 	{adapters.ErrNonFinite, 6, "not-finite", "train the adapter again, with a lower learning rate"},
 	{vision.ErrFormat, 6, "unsupported-file", ""},
 

@@ -25,6 +25,7 @@ type mergeOptions struct {
 	base, out, rounding, shardSize      string
 	jobs                                int // 0: not given
 	force, inPlace, allowMissing, untie bool
+	allowNonFinite                      bool
 	dryRun, verify, stream              bool
 
 	push    string // repository; "" for none
@@ -52,6 +53,7 @@ func (e *env) mergeCommand() *cli.Command {
 			&cli.StringFlag{Name: "shard-size", Usage: "largest `SIZE` of a file of weights, such as 5GB; keep: the base's files", Value: "keep", Destination: &o.shardSize},
 			&cli.BoolFlag{Name: "in-place", Usage: "change the base's own files, which must be local and nobody else's", Destination: &o.inPlace},
 			&cli.BoolFlag{Name: "allow-missing", Usage: "leave out tensors of adapters for which the base has no place", Destination: &o.allowMissing},
+			&cli.BoolFlag{Name: "allow-nonfinite-base", Usage: "keep what is not a finite number in the base's weights", Destination: &o.allowNonFinite},
 			&cli.BoolFlag{Name: "untie", Usage: "give the head a tensor of its own where it shares embeddings that change", Destination: &o.untie},
 			&cli.BoolFlag{Name: "verify", Usage: "recompute a sample of the merged weights before they get their name", Destination: &o.verify},
 			&cli.BoolFlag{Name: "dry-run", Usage: "only tell what would be fetched, written and sent", Destination: &o.dryRun},
@@ -104,8 +106,8 @@ func (s *mergeSummary) text(w io.Writer) {
 	for _, name := range s.Changed {
 		fmt.Fprintf(w, "%s\n", oneLine(name))
 	}
-	fmt.Fprintf(w, "%d tensors would change, %d be copied, %d be added: %s in %d files\n",
-		s.Tensors["merged"], s.Tensors["copied"], s.Tensors["added"], byteSize(s.Bytes), len(s.Shards))
+	fmt.Fprintf(w, "%d tensors would change, %d be copied, %d be added in %d files: %s to write\n",
+		s.Tensors["merged"], s.Tensors["copied"], s.Tensors["added"], len(s.Shards), byteSize(s.Bytes))
 	if s.Fetch > 0 {
 		fmt.Fprintf(w, "%s of %s would be fetched\n", byteSize(s.Fetch), s.Base)
 	}
@@ -236,7 +238,7 @@ func (e *env) mergeInto(ctx context.Context, refs []string, o mergeOptions) (*me
 	}
 	opts := adapters.MergeOptions{
 		Rounding: roundings[o.rounding], Weights: in.weights, Labels: m.labels, ShardSize: shardSize,
-		AllowMissing: o.allowMissing, Untie: o.untie, Jobs: cmp.Or(o.jobs, 2), SideFiles: base.dir, Keep: o.stream,
+		AllowMissing: o.allowMissing, AllowNonFinite: o.allowNonFinite, Untie: o.untie, Jobs: cmp.Or(o.jobs, 2), SideFiles: base.dir, Keep: o.stream,
 		Progress: func(ev adapters.MergeEvent) {
 			e.report(step{Task: "merging", Done: ev.Done, Total: ev.Total, Unit: "bytes", Text: ev.Shard})
 		},
@@ -308,6 +310,9 @@ func (e *env) mergeInto(ctx context.Context, refs []string, o mergeOptions) (*me
 // plan tells what a merge that is not done would do.
 func (s *mergeSummary) plan(p *adapters.MergePlan, o mergeOptions) {
 	s.Bytes, s.Changed = p.Bytes(), p.Result().Changed
+	if o.inPlace {
+		s.Bytes = p.InPlaceBytes()
+	}
 	if o.stream {
 		s.Fetch = p.BaseBytes()
 	}
@@ -416,6 +421,9 @@ func (e *env) openForMerge(base *weights, dirs []string) (m toMerge, err error) 
 		return m, err
 	} else if known, err = adapters.CheckpointBase(m.config, m.checkpoint, dirs...); err != nil {
 		return m, err
+	}
+	for _, warning := range m.checkpoint.Warnings() {
+		e.note("the base: %s", warning)
 	}
 	for _, dir := range dirs {
 		a, err := adapters.Load(dir, known)
