@@ -48,9 +48,13 @@ func batches(t *testing.T, l *train.Loader, epoch, from int) (list []train.Batch
 		if err != nil {
 			t.Fatal(err)
 		}
-		list = append(list, train.Batch{N: b.N, Pixels: slices.Clone(b.Pixels), Labels: slices.Clone(b.Labels), Mask: slices.Clone(b.Mask), Index: slices.Clone(b.Index), Own: b.Own})
+		list = append(list, copyBatch(b))
 	}
 	return list
+}
+
+func copyBatch(b *train.Batch) train.Batch {
+	return train.Batch{N: b.N, Pixels: slices.Clone(b.Pixels), Labels: slices.Clone(b.Labels), Mask: slices.Clone(b.Mask), Index: slices.Clone(b.Index), Own: b.Own}
 }
 
 func same(a, b []train.Batch) bool {
@@ -345,7 +349,7 @@ func TestTrainingBeginsBeforeAllIsHere(t *testing.T) {
 		if len(got) == 0 {
 			close(begun)
 		}
-		got = append(got, train.Batch{N: b.N, Pixels: slices.Clone(b.Pixels), Labels: slices.Clone(b.Labels), Mask: slices.Clone(b.Mask), Index: slices.Clone(b.Index)})
+		got = append(got, copyBatch(b))
 	}
 	if err := <-fetched; err != nil || len(events) != 3 {
 		t.Fatalf("brought %q, %v", events, err)
