@@ -106,8 +106,8 @@ func (s *mergeSummary) text(w io.Writer) {
 	for _, name := range s.Changed {
 		fmt.Fprintf(w, "%s\n", oneLine(name))
 	}
-	fmt.Fprintf(w, "%d tensors would change, %d be copied, %d be added in %d files: %s to write\n",
-		s.Tensors["merged"], s.Tensors["copied"], s.Tensors["added"], len(s.Shards), byteSize(s.Bytes))
+	fmt.Fprintf(w, "%d tensors would change, %d be copied, %d be added: %s in %d files\n",
+		s.Tensors["merged"], s.Tensors["copied"], s.Tensors["added"], byteSize(s.Bytes), len(s.Shards))
 	if s.Fetch > 0 {
 		fmt.Fprintf(w, "%s of %s would be fetched\n", byteSize(s.Fetch), s.Base)
 	}
