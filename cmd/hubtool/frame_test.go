@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -224,6 +225,30 @@ func TestPlainProgress(t *testing.T) {
 	want := "hubtool: pulling a: 500 B of 2.0 kB (25%), fast\nhubtool: pulling a: 2.0 kB of 2.0 kB (100%)\n"
 	if out.String() != want {
 		t.Errorf("printed %q, want %q", &out, want)
+	}
+}
+
+// Where a job is watched for a while, its lines say how fast it is and how long it will take.
+func TestProgressRate(t *testing.T) {
+	for _, c := range []struct {
+		line func(step) string
+		want string
+	}{
+		{plainLine, "hubtool: merging: 3.0 GB of 9.0 GB (33%), 200.0 MB/s, 30s left, b\n"},
+		{jsonLine, `{"progress":{"task":"merging","done":3000000000,"total":9000000000,"unit":"bytes","text":"b","per_second":200000000,"seconds_left":30}}` + "\n"},
+	} {
+		var out bytes.Buffer
+		m := &lineMeter{w: &out, line: func(s step) string {
+			s.Rate = math.Round(s.Rate/1e7) * 1e7 // the test takes time too
+			return c.line(s)
+		}}
+		m.show(step{Task: "merging", Done: 1e9, Total: 9e9, Unit: "bytes", Text: "a"})
+		out.Reset()
+		m.begun = m.begun.Add(-10 * time.Second)
+		m.show(step{Task: "merging", Done: 3e9, Total: 9e9, Unit: "bytes", Text: "b"})
+		if out.String() != c.want {
+			t.Errorf("printed %q, want %q", &out, c.want)
+		}
 	}
 }
 

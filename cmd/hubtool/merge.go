@@ -365,9 +365,10 @@ func checkOut(o mergeOptions, baseDir string) error {
 	if err != nil {
 		return fmt.Errorf("merging: %w", err)
 	}
-	for _, pair := range [][2]string{{out, realPath(baseDir)}, {realPath(baseDir), realPath(out)}} {
-		if rel, err := filepath.Rel(pair[1], pair[0]); err == nil && (rel == "." || !strings.HasPrefix(rel, "..") && pair[0] != out) {
-			return usage("reading the command line", fmt.Sprintf("--out %q holds the base: choose another folder", o.out))
+	base, real := realPath(baseDir), realPath(out)
+	for _, c := range []struct{ says, outer, inner string }{{"holds", real, base}, {"lies in", base, real}} {
+		if rel, err := filepath.Rel(c.outer, c.inner); err == nil && filepath.IsLocal(rel) {
+			return usage("reading the command line", fmt.Sprintf("--out %q %s the base: choose another folder", o.out, c.says))
 		}
 	}
 	entries, err := os.ReadDir(out)
@@ -385,12 +386,16 @@ func checkOut(o mergeOptions, baseDir string) error {
 	return nil
 }
 
+// realPath is an absolute path without links, as far as it exists.
 func realPath(path string) string {
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real
-	}
 	if abs, err := filepath.Abs(path); err == nil {
 		path = abs
+	}
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		return real
+	}
+	if parent := filepath.Dir(path); parent != path {
+		return filepath.Join(realPath(parent), filepath.Base(path))
 	}
 	return path
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strings"
 	"sync"
@@ -27,6 +28,10 @@ type step struct {
 	Total int64  `json:"total"` // 0 or less: unknown
 	Unit  string `json:"unit"`  // "bytes", "images", "steps", …
 	Text  string `json:"text,omitempty"`
+
+	// What a lineMeter adds once it can tell.
+	Rate float64 `json:"per_second,omitempty"`
+	Left float64 `json:"seconds_left,omitempty"`
 }
 
 // meter renders steps; its methods never overlap.
@@ -101,10 +106,31 @@ type lineMeter struct {
 	last  time.Time
 	spoke string // the job of the last line
 	line  func(step) string
+
+	job   string // the job of the last step, and where it began to be watched
+	begun time.Time
+	first int64
+}
+
+// measure adds the rate of a job and the time that is left. In its first second nothing is said.
+func (m *lineMeter) measure(s step, job string) step {
+	if job != m.job {
+		m.job, m.begun, m.first = job, time.Now(), s.Done
+	}
+	elapsed := time.Since(m.begun).Seconds()
+	if elapsed < 1 || s.Done <= m.first {
+		return s
+	}
+	s.Rate = math.Round(float64(s.Done-m.first)/elapsed*1000) / 1000
+	if s.Total > s.Done && s.Rate > 0 {
+		s.Left = math.Round(float64(s.Total-s.Done) / s.Rate)
+	}
+	return s
 }
 
 func (m *lineMeter) show(s step) {
 	job := s.Task + "\x00" + s.Item
+	s = m.measure(s, job)
 	finished := s.Total > 0 && s.Done == s.Total && m.spoke == job
 	if time.Since(m.last) < m.every && !finished {
 		return
@@ -122,6 +148,12 @@ func plainLine(s step) string {
 	line := "hubtool: " + s.label() + ": " + s.amount(s.Done)
 	if s.Total > 0 {
 		line += fmt.Sprintf(" of %s (%d%%)", s.amount(s.Total), 100*s.Done/s.Total)
+	}
+	if s.Unit == "bytes" && s.Rate > 0 {
+		line += ", " + byteSize(int64(s.Rate)) + "/s"
+	}
+	if s.Left > 0 {
+		line += fmt.Sprintf(", %v left", time.Duration(s.Left)*time.Second)
 	}
 	if s.Text != "" {
 		line += ", " + s.Text
