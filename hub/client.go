@@ -142,8 +142,7 @@ func WithRetry(attempts int, base time.Duration) Option {
 }
 
 // WithParallelRanges sets from which size on one file is fetched over several
-// connections, and the size of the ranges; the default is 64 MiB and 8 MiB. At
-// most Jobs ranges are held in memory.
+// connections, and the size of the ranges; the default is 64 MiB and 8 MiB.
 func WithParallelRanges(from, part int64) Option {
 	return func(o *options) error {
 		if part < 1 || from < 1 {

@@ -160,7 +160,7 @@ func (c *Client) complete(ctx context.Context, p *partial, src *source, f File, 
 	switch {
 	case err == nil:
 		return p.fetched, p.publish(rename)
-	case errors.Is(err, ErrDamaged), p.pos == 0:
+	case errors.Is(err, ErrDamaged), p.pos == 0 && !p.mapped:
 		p.discard()
 	default:
 		p.file.Close()

@@ -80,12 +80,15 @@ func (c *Client) fillOnce(ctx context.Context, p *partial, src *source) error {
 	if p.size >= 0 && p.pos == p.size {
 		return nil
 	}
-	if p.size-p.pos >= c.parallelFrom && c.jobs > 1 && !src.noRanges {
+	if (p.mapped || p.size-p.pos >= c.parallelFrom && c.jobs > 1) && !src.noRanges {
 		err := c.fillParallel(ctx, p, src)
 		if !errors.Is(err, ErrNoRanges) {
 			return err
 		}
 		src.noRanges = true
+	}
+	if err := p.single(); err != nil {
+		return err
 	}
 	if err := c.acquire(ctx); err != nil {
 		return err

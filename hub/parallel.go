@@ -8,32 +8,57 @@ import (
 	"net/http"
 )
 
-// A part is one range of a large file, held in memory until the parts before it
-// are written. The file on disk therefore is a plain prefix at every moment: it
-// can be hashed as it grows, and a killed process leaves nothing but a prefix to
-// resume from. What is lost then is at most one part per job.
+// A part is one range of a file. What has come of it is kept, so that a cut inside
+// it costs nothing.
 type part struct {
 	from, to int64
-	data     []byte
+	have     int64 // bytes of it that are here
+	slot     int   // in the file's map; -1 for none
+	into     sink
 	asked    string // address of the last try
 	err      error
 	done     chan struct{}
 }
 
-// fillParallel fetches the rest of p in ranges over several connections. A part
-// holds a slot from its request until it is written, which bounds the memory of
-// all transfers together to jobs parts.
+// A sink is where the bytes of a part go.
+type sink interface {
+	room() []byte     // for the next bytes; not empty before the part is complete
+	took(n int) error // that many are in the room
+	flush() error     // there may be no more for now
+}
+
+// memory is a sink of known size.
+type memory struct{ rest []byte }
+
+func (m *memory) room() []byte { return m.rest }
+
+func (m *memory) took(n int) error {
+	m.rest = m.rest[n:]
+	return nil
+}
+
+func (m *memory) flush() error { return nil }
+
+// fillParallel fetches the rest of p in ranges over several connections, whose bytes
+// go to their places in the file as they come; rangemap.go says how the next run
+// finds them. The hash follows behind. A part holds a slot from its request until it
+// is hashed, so that what runs ahead is at most one part per job, and still in the
+// system's cache when it is read again for the hash.
 func (c *Client) fillParallel(ctx context.Context, p *partial, src *source) error {
+	if err := p.openRanges(c.jobs, c.partSize); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	parts := make(chan *part, c.jobs)
 	go func() {
 		defer close(parts)
-		for from := p.pos; from < p.size; from += c.partSize {
+		for _, pt := range p.ranges.todo {
 			if c.acquire(ctx) != nil {
 				return
 			}
-			pt := &part{from: from, to: min(from+c.partSize, p.size), data: c.buffer(), done: make(chan struct{})}
+			pt.done, pt.into = make(chan struct{}), &place{p: p, part: pt, buf: c.buffer()}
+			pt.err = p.ranges.claim(ctx, p, pt)
 			go c.fetchPart(ctx, pt, src)
 			parts <- pt
 		}
@@ -41,18 +66,19 @@ func (c *Client) fillParallel(ctx context.Context, p *partial, src *source) erro
 	var first error
 	for pt := range parts {
 		<-pt.done
+		p.fetched += pt.into.(*place).fetched
 		if first == nil {
 			first = pt.err
 			if first == nil {
-				_, first = p.Write(pt.data)
+				first = p.advance(pt.to)
 			}
 			if first != nil {
 				cancel() // the parts that are under way end soon; they still own slots
+			} else {
+				p.ranges.unused <- pt.slot
 			}
 		}
-		if cap(pt.data) >= int(c.partSize) {
-			c.buffers.Put(&pt.data)
-		}
+		c.buffers.Put(&pt.into.(*place).buf)
 		c.release()
 	}
 	if first == nil && p.pos < p.size {
@@ -61,20 +87,27 @@ func (c *Client) fillParallel(ctx context.Context, p *partial, src *source) erro
 	return first
 }
 
-// buffer is room for one part.
+// pieceSize is how much of a part is written at a time, and may be lost of it by a
+// kill.
+const pieceSize = 128 << 10
+
+// buffer is room for one piece.
 func (c *Client) buffer() []byte {
-	if used, ok := c.buffers.Get().(*[]byte); ok && int64(cap(*used)) >= c.partSize {
-		return (*used)[:0]
+	if used, ok := c.buffers.Get().(*[]byte); ok {
+		return *used
 	}
-	return make([]byte, 0, c.partSize)
+	return make([]byte, pieceSize)
 }
 
 // fetchPart fills one part, resuming inside it after a cut.
 func (c *Client) fetchPart(ctx context.Context, pt *part, src *source) {
 	defer close(pt.done)
-	for failures := 0; ; {
-		before := len(pt.data)
+	for failures := 0; pt.err == nil && pt.have < pt.to-pt.from; {
+		before := pt.have
 		err := c.fetchPartOnce(ctx, pt, src)
+		if flushErr := pt.into.flush(); flushErr != nil {
+			err = flushErr
+		}
 		switch {
 		case err == nil:
 			return
@@ -87,21 +120,19 @@ func (c *Client) fetchPart(ctx context.Context, pt *part, src *source) {
 			pt.err = err
 			return
 		}
-		if len(pt.data) > before {
+		if pt.have > before {
 			failures = 0
 		}
 		if failures++; failures >= c.maxAttempts(ctx) {
 			pt.err = err
 			return
 		}
-		if pt.err = sleep(ctx, c.retryPause(err, failures-1)); pt.err != nil {
-			return
-		}
+		pt.err = sleep(ctx, c.retryPause(err, failures-1))
 	}
 }
 
 func (c *Client) fetchPartOnce(ctx context.Context, pt *part, src *source) error {
-	from := pt.from + int64(len(pt.data))
+	from := pt.from + pt.have
 	pt.asked = src.address()
 	resp, done, err := c.get(ctx, pt.asked, from, pt.to)
 	if err != nil {
@@ -122,12 +153,15 @@ func (c *Client) fetchPartOnce(ctx context.Context, pt *part, src *source) error
 		return fmt.Errorf("%w: %w", ErrNoRanges, err)
 	}
 	src.learn(resp)
-	for from < pt.to {
-		room := pt.data[len(pt.data):cap(pt.data)]
-		n, err := resp.Body.Read(room[:min(int64(len(room)), pt.to-from, 256<<10)])
-		pt.data = pt.data[:len(pt.data)+n]
-		from += int64(n)
-		if err != nil && from < pt.to {
+	for left := pt.to - from; left > 0; {
+		room := pt.into.room()
+		n, err := resp.Body.Read(room[:min(int64(len(room)), left)])
+		left -= int64(n)
+		pt.have += int64(n)
+		if err := pt.into.took(n); err != nil {
+			return err
+		}
+		if err != nil && left > 0 {
 			if err == io.EOF {
 				err = io.ErrUnexpectedEOF
 			}

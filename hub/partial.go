@@ -34,8 +34,9 @@ func newHash(etag string, size int64) hash.Hash {
 	return nil
 }
 
-// partial is a file on its way in. It only ever holds a prefix of the content, is
-// hashed as it grows, and is locked while a process works on it.
+// partial is a file on its way in. It holds a prefix of the content, which is hashed
+// as it grows, and of a large file some parts behind that, see rangemap.go. It is
+// locked while a process works on it.
 type partial struct {
 	file *os.File
 	path string
@@ -43,6 +44,10 @@ type partial struct {
 	size int64 // -1 until the server has said
 	pos  int64 // bytes written and hashed
 	hash hash.Hash
+
+	mapped bool      // there is a map behind the end, and maybe holes after pos
+	ranges *rangeMap // that map, once this run has fetched by it
+	begun  []*part   // what an earlier run's map says
 
 	fetched int64       // bytes that came over the network
 	told    time.Time   // when progress was last reported
@@ -61,11 +66,29 @@ func (p *partial) Write(b []byte) (int, error) {
 	}
 	p.pos += int64(n)
 	p.fetched += int64(n)
+	p.tick()
+	return n, err
+}
+
+// tick reports progress now and then.
+func (p *partial) tick() {
 	if now := time.Now(); now.Sub(p.told) >= 100*time.Millisecond {
 		p.told = now
 		p.tell(Running)
 	}
-	return n, err
+}
+
+// single gives up the parts behind the prefix, so that the file can grow at its end.
+func (p *partial) single() error {
+	if !p.mapped {
+		return nil
+	}
+	p.mapped, p.ranges, p.begun = false, nil, nil
+	if err := p.file.Truncate(p.pos); err != nil {
+		return err
+	}
+	_, err := p.file.Seek(p.pos, io.SeekStart)
+	return err
 }
 
 // restart empties the file.
@@ -75,6 +98,7 @@ func (p *partial) restart() error {
 	}
 	_, err := p.file.Seek(0, io.SeekStart)
 	p.pos, p.hash = 0, newHash(p.etag, p.size)
+	p.mapped, p.ranges, p.begun = false, nil, nil
 	return err
 }
 
@@ -84,17 +108,21 @@ func (p *partial) rehash() error {
 	if err != nil {
 		return err
 	}
-	if p.size < 0 || info.Size() > p.size {
-		return p.restart()
-	}
-	if info.Size() > 0 {
-		p.tell(Checking)
-	}
 	p.hash = newHash(p.etag, p.size)
-	if p.hash == nil {
+	if p.size < 0 || p.hash == nil {
 		return p.restart() // without a hash nothing would find a wrong prefix
 	}
-	p.pos, err = io.Copy(p.hash, p.file)
+	complete := info.Size()
+	if complete > p.size {
+		var ok bool
+		if complete, ok = p.loadRanges(complete); !ok {
+			return p.restart()
+		}
+	}
+	if complete > 0 {
+		p.tell(Checking)
+	}
+	p.pos, err = io.Copy(p.hash, io.LimitReader(p.file, complete))
 	return err
 }
 
@@ -137,6 +165,9 @@ func (p *partial) discard() {
 
 // publish makes the verified file durable and gives it its final name.
 func (p *partial) publish(rename func(from string) error) error {
+	if err := p.single(); err != nil {
+		return err
+	}
 	if err := p.file.Sync(); err != nil {
 		return err
 	}

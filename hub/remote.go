@@ -171,8 +171,8 @@ func (f *RemoteFile) fetchPart(ctx context.Context, p []byte, from int64) error 
 		return err
 	}
 	defer c.release()
-	pt := &part{from: from, to: from + int64(len(p)), data: p[:0], done: make(chan struct{})}
+	pt := &part{from: from, to: from + int64(len(p)), into: &memory{p}, done: make(chan struct{})}
 	c.fetchPart(ctx, pt, f.src)
-	f.remote.fetched.Add(int64(len(pt.data)))
+	f.remote.fetched.Add(pt.have)
 	return pt.err
 }
