@@ -44,7 +44,7 @@ var rules = []rule{
 		why:      "data sets are files: no network, no compute engine",
 	},
 	{
-		packages: []string{"format/dataset/survey"},
+		packages: []string{"model/vision/survey"},
 		ours:     []string{"format/dataset", "model/vision"},
 		foreign:  dataSets,
 		why:      "looking at data sets needs their pixels, which reading them does not, and no compute engine",

@@ -19,8 +19,8 @@ import (
 
 	"github.com/hubtool/hubtool/adapters/train"
 	"github.com/hubtool/hubtool/format/dataset"
-	"github.com/hubtool/hubtool/format/dataset/survey"
 	"github.com/hubtool/hubtool/model/vision"
+	"github.com/hubtool/hubtool/model/vision/survey"
 )
 
 // squares are n images of different colours and sizes, labelled 0 to 4 in turn.

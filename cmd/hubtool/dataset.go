@@ -13,8 +13,8 @@ import (
 
 	"github.com/hubtool/hubtool/format"
 	"github.com/hubtool/hubtool/format/dataset"
-	"github.com/hubtool/hubtool/format/dataset/survey"
 	"github.com/hubtool/hubtool/model/vision"
+	"github.com/hubtool/hubtool/model/vision/survey"
 )
 
 type datasetOptions struct {

@@ -11,7 +11,7 @@ import (
 	"sync"
 )
 
-// ErrStreaming: a data set cannot be used before all of it is here. It is not made of Parquet files, its card does not say
+// ErrStreaming means that a data set cannot be used before all of it is here: it is not made of Parquet files, its card does not say
 // how many rows its splits have, or its labels are not of a type that names the classes.
 var ErrStreaming = errors.New("not readable before all of it is here")
 

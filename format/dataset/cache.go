@@ -40,7 +40,7 @@ const (
 	partialKind  = "partial"
 )
 
-// ErrNoRoom: an entry is larger than a cache may become.
+// ErrNoRoom means that an entry is larger than a cache may become.
 var ErrNoRoom = errors.New("no room in the cache")
 
 // Entries lists the cache, what was used last first. Nothing is read but a few bytes of each file.

@@ -15,8 +15,8 @@ import (
 	"testing"
 
 	"github.com/hubtool/hubtool/format/dataset"
-	"github.com/hubtool/hubtool/format/dataset/survey"
 	"github.com/hubtool/hubtool/model/vision"
+	"github.com/hubtool/hubtool/model/vision/survey"
 )
 
 func flat(t *testing.T, w, h int, c color.NRGBA) []byte {
@@ -80,13 +80,13 @@ func TestList(t *testing.T) {
 		t.Errorf("classes %q, configurations %q", o.Classes, o.Configs)
 	}
 	// Rows of one Parquet file count its bytes once.
-	d, err := dataset.Open("../testdata/old", dataset.Options{})
+	d, err := dataset.Open("../../../format/dataset/testdata/old", dataset.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer d.Close()
 	o, err = survey.List(d)
-	info, statErr := os.Stat("../testdata/old/data/test-00000-of-00001.parquet")
+	info, statErr := os.Stat("../../../format/dataset/testdata/old/data/test-00000-of-00001.parquet")
 	if err != nil || statErr != nil || o.Splits[len(o.Splits)-1].Bytes != info.Size() {
 		t.Errorf("%+v, %v, %v", o, err, statErr)
 	}
