@@ -229,9 +229,13 @@ func (d *Dataset) ClassNames() []string { return slices.Clone(d.names) }
 //	train    train[:5000]    train[10%:20%]    train[-100:]    train[:90%]+validation
 //
 // Percentages round to the nearest row, halves to even; "(pct1_dropremainder)" after the slice counts whole
-// hundredths. An expression that selects nothing is an error, ErrSplit, as is an unknown split.
+// hundredths. The word all, alone, is the sum of all splits. An expression that selects nothing is an error, ErrSplit, as is an unknown split.
 func (d *Dataset) Select(expr string) (*Rows, error) {
-	terms, err := parseSplit(expr)
+	sum := expr
+	if expr == "all" {
+		sum = strings.Join(d.splitNames(), "+")
+	}
+	terms, err := parseSplit(sum)
 	if err != nil {
 		return nil, err
 	}

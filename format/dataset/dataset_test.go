@@ -494,6 +494,26 @@ func TestPlainNumbers(t *testing.T) {
 	}
 }
 
+// TestAllSplits sums all splits, in their order.
+func TestAllSplits(t *testing.T) {
+	d, err := Open(digits, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	all, err := d.Select("all")
+	if err != nil || all.Len() != 1437+360 {
+		t.Fatalf("%d rows, %v", all.Len(), err)
+	}
+	test, err := d.Select("test")
+	if err != nil || all.refs[1437] != test.refs[0] {
+		t.Errorf("row 1437 is %v, not the first test row: %v", all.refs[1437], err)
+	}
+	if _, err := d.Select("all[:5]"); !errors.Is(err, ErrSplit) {
+		t.Errorf("all[:5] gives %v, but datasets has no such split", err)
+	}
+}
+
 // TestOnlyClasses renumbers labels by the names asked for, also of a selection that was renumbered before.
 func TestOnlyClasses(t *testing.T) {
 	d, err := Open(digits, Options{})

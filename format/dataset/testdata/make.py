@@ -558,6 +558,14 @@ def shuffle_answers() -> dict:
     return {"permutations": permutations, "splits": splits}
 
 
+def put_answers(name: str, entries: list) -> None:
+    put(name, "[\n" + ",\n".join(json.dumps(e, ensure_ascii=False) for e in entries) + "\n]\n")
+
+
+def write_cases() -> None:
+    put_answers("rows.json", CASES)
+
+
 def main() -> None:
     for entry in os.listdir(HERE):
         if os.path.isdir(os.path.join(HERE, entry)) and entry != "fuzz":
@@ -566,13 +574,11 @@ def main() -> None:
     folder_fixtures()
     table_fixtures()
     webdataset_fixtures()
-    answers = {
-        "rows.json": CASES, "files.json": file_answers(), "globs.json": glob_answers(), "slices.json": slice_answers(),
-        "shuffles.json": shuffle_answers(),
-    }  # fmt: skip
-    for name, content in answers.items():
-        entries = content if isinstance(content, list) else [content]
-        put(name, "[\n" + ",\n".join(json.dumps(e, ensure_ascii=False) for e in entries) + "\n]\n")
+    write_cases()
+    put_answers("files.json", file_answers())
+    put_answers("globs.json", glob_answers())
+    put_answers("slices.json", slice_answers())
+    put_answers("shuffles.json", [shuffle_answers()])
     shutil.rmtree(TEMP)
 
 
