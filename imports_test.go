@@ -55,7 +55,7 @@ var rules = []rule{
 		why:      "images are prepared without a compute engine",
 	},
 	{
-		packages: []string{"model", "model/engine", "model/engine/enginetest", "model/ops"},
+		packages: []string{"model", "model/engine", "model/engine/enginetest", "model/engine/install", "model/ops"},
 		ours:     []string{"format", "model/engine", "model/ops"},
 		foreign:  engines,
 		why:      "a model does not know adapters (it declares a Hook that they satisfy), nor where its files come from",

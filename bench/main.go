@@ -122,7 +122,7 @@ func measure(into *measurement, program string, args ...string) error {
 	cmd := exec.Command(program, args...)
 	cmd.Stderr = os.Stderr
 	cmd.Env = append(os.Environ(), "CUDA_VISIBLE_DEVICES=", "HF_HUB_OFFLINE=1", "OMP_NUM_THREADS=2", "PYTHONWARNINGS=ignore")
-	if env := engine.Environment(); env != nil {
+	if env := engine.Environment("go"); env != nil {
 		cmd.Env = append(cmd.Env, env[0])
 	}
 	out, err := cmd.Output()

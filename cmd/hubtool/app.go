@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -13,7 +14,8 @@ import (
 type streams struct {
 	in       io.Reader
 	out, err io.Writer
-	restart  func() // what a command that computes begins with, see restart_unix.go; nil in tests
+	restart  func(engine string)                            // what a command that computes begins with, see restart_unix.go; nil in tests
+	try      func(ctx context.Context, plugin string) error // an XLA plugin in another process; nil in tests
 }
 
 // env is what every command gets: streams, global flags, and the ways to report (output.go,
@@ -128,7 +130,7 @@ func (e *env) app() *cli.App {
 	}
 	for _, c := range e.commands() {
 		if c.obeys&onEngine != 0 && e.restart != nil {
-			c.Before = func(*cli.Context) error { e.restart(); return nil }
+			c.Before = func(*cli.Context) error { e.restart(e.engineSpec()); return nil }
 		}
 		app.Commands = append(app.Commands, finish(c.Command))
 	}

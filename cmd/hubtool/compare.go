@@ -64,7 +64,7 @@ func (e *env) contenders(ctx context.Context, ref, base, precision string, named
 		}
 		names, dirs = append(names, name), append(dirs, dir)
 	}
-	eng, err := e.openEngine()
+	eng, err := e.openEngine(ctx)
 	if err != nil {
 		return nil, err
 	}

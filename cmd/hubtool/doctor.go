@@ -60,10 +60,10 @@ func (e *env) diagnose(ctx context.Context) []check {
 		build.Status, build.Advice = "note", "a build with GOEXPERIMENT=simd computes about five times as fast on the Go engine"
 	}
 	checks = append(checks, build)
-	for _, g := range listEngines() {
+	for _, g := range e.listEngines(ctx) {
 		status, advice := "ok", ""
 		if !g.Usable {
-			status, advice = "note", "only needed for speed; --engine go works everywhere"
+			status, advice = "note", "only needed for speed; \"hubtool engine install cpu\" (or cuda12, cuda13) gets a plugin, --engine go works everywhere"
 		}
 		checks = append(checks, check{"engine", status, g.about(), advice})
 	}

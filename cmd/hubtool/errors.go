@@ -18,6 +18,7 @@ import (
 	"github.com/hubtool/hubtool/format/dataset"
 	"github.com/hubtool/hubtool/hub"
 	"github.com/hubtool/hubtool/model/engine"
+	"github.com/hubtool/hubtool/model/engine/install"
 	"github.com/hubtool/hubtool/model/vision"
 )
 
@@ -65,6 +66,9 @@ var outcomes = []outcome{
 	{adapters.ErrNonFinite, 6, "not-finite", "train the adapter again, with a lower learning rate"},
 	{vision.ErrFormat, 6, "unsupported-file", ""},
 
+	{install.ErrDownload, 5, "network", "run the same command again, or download the wheels elsewhere and name their folder with --from"},
+	{install.ErrDamaged, 6, "damaged-file", "download it again"},
+	{install.ErrUnsupported, 6, "unsupported-file", ""},
 	{engine.ErrUnavailable, 2, "engine-unavailable", "--engine go works everywhere"},
 	{train.ErrDiverged, 1, "diverged", "try a smaller learning rate, or a warm-up"},
 

@@ -3,4 +3,4 @@
 package main
 
 // restart does nothing: a process cannot be replaced here, and a child would miss signals.
-func restart() {}
+func restart(string) {}

@@ -9,10 +9,10 @@ import (
 	"github.com/hubtool/hubtool/model/engine"
 )
 
-// restart replaces the process by itself in the environment that the Go engine is fast in. Where
-// that is impossible the program goes on, slower.
-func restart() {
-	env := engine.Environment()
+// restart replaces the process by itself in the environment that the engine wants. Where that is
+// impossible the program goes on, slower.
+func restart(spec string) {
+	env := engine.Environment(spec)
 	if env == nil {
 		return
 	}

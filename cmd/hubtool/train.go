@@ -145,7 +145,7 @@ func (e *env) plan(ctx context.Context, cfg *Config, dryRun bool) (p *plan, err 
 	}
 	opts := train.OpenOptions{Labels: trainRows.ClassNames(), ReplaceHead: cfg.Training.IgnoreMismatchedSizes, Seed: cfg.Training.Seed}
 	if !dryRun {
-		if p.engine, err = e.openEngine(); err != nil {
+		if p.engine, err = e.openEngine(ctx); err != nil {
 			return nil, err
 		}
 		opts.Backend = p.engine.Backend

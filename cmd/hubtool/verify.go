@@ -184,7 +184,7 @@ func (e *env) verifyMerged(ctx context.Context, dir string, m toMerge, weights [
 
 // compareOnImages predicts with the adapter on its base and with the merged model.
 func (e *env) compareOnImages(ctx context.Context, base, adapter, merged, images string) (*behaviour, error) {
-	eng, err := e.openEngine()
+	eng, err := e.openEngine(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -40,30 +40,40 @@ type Engine struct {
 //	"xla:PLUGIN"    the plugin in that file; options may follow, as in "xla:/p.so,tf32=false"
 //
 // The error wraps [ErrUnavailable] where a named engine cannot be used.
-func Open(spec string) (*Engine, error) {
+func Open(spec string) (*Engine, error) { return Opener{}.Open(spec) }
+
+// Opener opens engines, and tries plugins elsewhere first.
+type Opener struct {
+	// Try loads a plugin in another process, because a wrong one can crash the one that it is loaded
+	// into; nil loads it at once.
+	Try func(plugin string) error
+}
+
+// Open opens the engine that spec names, as [Open] does.
+func (o Opener) Open(spec string) (*Engine, error) {
 	switch kind, plugin, _ := strings.Cut(spec, ":"); {
 	case spec == "" || spec == "auto":
-		return openAuto()
+		return o.auto()
 	case spec == "go":
 		return openGo("it was asked for")
 	case kind == "xla" && plugin == "":
 		plugins := Plugins()
 		if len(plugins) == 0 {
-			return nil, fmt.Errorf("opening engine %q: %w: no plugin in %s: name the file with xla:PATH",
-				spec, ErrUnavailable, strings.Join(pluginDirs(), ", "))
+			return nil, fmt.Errorf("opening engine %q: %w: no plugin in %s: \"hubtool engine install cpu\" gets one, or name the file with xla:PATH",
+				spec, ErrUnavailable, strings.Join(append([]string{DataDir()}, pluginDirs()...), ", "))
 		}
-		return openXLA(plugins[0], "it is the first plugin installed")
+		return o.xla(plugins[0], "it is the first plugin installed")
 	case kind == "xla":
-		return openXLA(plugin, "it was asked for")
+		return o.xla(plugin, "it was asked for")
 	default:
 		return nil, fmt.Errorf("opening engine %q: %w: must be auto, go, xla or xla:PATH", spec, ErrUnavailable)
 	}
 }
 
-func openAuto() (*Engine, error) {
+func (o Opener) auto() (*Engine, error) {
 	var failed []string
 	for _, plugin := range Plugins() {
-		e, err := openXLA(plugin, "it is installed and works")
+		e, err := o.xla(plugin, "it is installed and works")
 		if err == nil {
 			return e, nil
 		}
@@ -89,7 +99,7 @@ func openGo(why string) (*Engine, error) {
 	return &Engine{Backend: b, Spec: "go", Why: why}, nil
 }
 
-func openXLA(plugin, why string) (*Engine, error) {
+func (o Opener) xla(plugin, why string) (*Engine, error) {
 	fail := func(err error) (*Engine, error) {
 		return nil, fmt.Errorf("opening XLA plugin %q: %w: %w", plugin, ErrUnavailable, err)
 	}
@@ -101,10 +111,13 @@ func openXLA(plugin, why string) (*Engine, error) {
 	if err != nil {
 		return fail(err)
 	}
-	if info, err := os.Stat(abs); err != nil {
+	if err := CheckPlugin(abs); err != nil {
 		return fail(err)
-	} else if info.IsDir() {
-		return fail(errors.New("is a directory: name the .so file"))
+	}
+	if o.Try != nil {
+		if err := o.Try(abs); err != nil {
+			return fail(err)
+		}
 	}
 	if options != "" {
 		options = "," + options
@@ -121,7 +134,10 @@ func openXLA(plugin, why string) (*Engine, error) {
 // fails, and GoMLX panics on an unknown name.
 func open(config string) (b compute.Backend, err error) {
 	if caught := exceptions.Try(func() { b, err = compute.NewWithConfig(config) }); caught != nil {
-		if e, ok := caught.(error); ok {
+		var bug runtime.Error
+		if e, ok := caught.(error); ok && errors.As(e, &bug) {
+			return nil, fmt.Errorf("it does not answer as a plugin does: %w", bug)
+		} else if ok {
 			return nil, e
 		}
 		return nil, fmt.Errorf("%v", caught)
@@ -129,18 +145,22 @@ func open(config string) (b compute.Backend, err error) {
 	return b, err
 }
 
-// Plugins lists the PJRT plugins found where go-xla's installer and system packages put them, those
-// for a GPU first.
+// Plugins lists the PJRT plugins in [DataDir], and found where go-xla's installer and system packages
+// put them, those for a GPU first.
 func Plugins() []string {
-	var gpu, cpu []string
+	var found, gpu, cpu []string
+	if os.Getenv("PJRT_PLUGIN_LIBRARY_PATH") == "" {
+		found = installed()
+	}
 	for _, dir := range pluginDirs() {
-		found, _ := filepath.Glob(filepath.Join(dir, "pjrt_c_api_*_plugin.so"))
-		for _, path := range found {
-			if isCPUPlugin(path) {
-				cpu = append(cpu, path)
-			} else {
-				gpu = append(gpu, path)
-			}
+		more, _ := filepath.Glob(filepath.Join(dir, "pjrt_c_api_*_plugin.so"))
+		found = append(found, more...)
+	}
+	for _, path := range found {
+		if isCPUPlugin(path) {
+			cpu = append(cpu, path)
+		} else {
+			gpu = append(gpu, path)
 		}
 	}
 	return append(gpu, cpu...)

@@ -58,7 +58,7 @@ func TestOpenBrokenPlugin(t *testing.T) {
 
 func TestEnvironment(t *testing.T) {
 	t.Setenv("GODEBUG", "gctrace=0")
-	env := engine.Environment()
+	env := engine.Environment("go")
 	if !engine.SIMD {
 		if env != nil {
 			t.Errorf("a build without SIMD wants %v", env)
@@ -69,7 +69,7 @@ func TestEnvironment(t *testing.T) {
 		t.Errorf("environment starts with %q", env[:1])
 	}
 	t.Setenv("GODEBUG", "cpu.fma=off")
-	if env := engine.Environment(); env != nil {
+	if env := engine.Environment("go"); env != nil {
 		t.Error("the process would be started again for ever")
 	}
 }

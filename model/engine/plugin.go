@@ -1,0 +1,145 @@
+package engine
+
+import (
+	"debug/elf"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+)
+
+// ManifestFile describes an engine in its folder under [DataDir].
+const ManifestFile = "engine.json"
+
+// Manifest says what an installed engine is made of.
+type Manifest struct {
+	Plugin string          `json:"plugin"` // the library, from the manifest's folder
+	Files  []ManifestEntry `json:"files"`  // what was installed
+}
+
+// ManifestEntry is an installed wheel or library.
+type ManifestEntry struct {
+	Name   string `json:"name"`
+	SHA256 string `json:"sha256"`
+}
+
+// DataDir is the folder in which package install keeps engines, one folder each: engines under
+// hubtool in XDG_DATA_HOME, else in ~/.local/share. It is empty where there is no home folder.
+func DataDir() string {
+	data := os.Getenv("XDG_DATA_HOME")
+	if !filepath.IsAbs(data) { // by the specification of XDG, others are to be ignored
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return ""
+		}
+		data = filepath.Join(home, ".local", "share")
+	}
+	return filepath.Join(data, "hubtool", "engines")
+}
+
+// installed lists the plugins that manifests name.
+func installed() []string {
+	found, _ := filepath.Glob(filepath.Join(DataDir(), "*", ManifestFile))
+	var plugins []string
+	for _, path := range found {
+		var m Manifest
+		text, err := os.ReadFile(path)
+		if err == nil && json.Unmarshal(text, &m) == nil && filepath.IsLocal(m.Plugin) {
+			plugins = append(plugins, filepath.Join(filepath.Dir(path), m.Plugin))
+		}
+	}
+	return plugins
+}
+
+var machines = map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}
+
+// CheckPlugin reads enough of a file to tell that it is no PJRT plugin for this machine, without
+// loading it.
+func CheckPlugin(path string) error {
+	fail := func(why string, args ...any) error {
+		return fmt.Errorf("%q "+why, append([]any{path}, args...)...)
+	}
+	if info, err := os.Stat(path); err != nil {
+		return err
+	} else if info.IsDir() {
+		return fail("is a directory: name the .so file")
+	}
+	f, err := elf.Open(path)
+	if err != nil {
+		return fail("is no library, or a damaged one: %w", err)
+	}
+	defer f.Close()
+	if want, ok := machines[runtime.GOARCH]; ok && f.Machine != want {
+		return fail("is for %v, and this is %v", f.Machine, want)
+	}
+	symbols, err := f.DynamicSymbols()
+	if err != nil {
+		return fail("is no library, or a damaged one: %w", err)
+	}
+	if !slices.ContainsFunc(symbols, func(s elf.Symbol) bool { return s.Name == "GetPjrtApi" && s.Section != elf.SHN_UNDEF }) {
+		return fail("is no PJRT plugin: it has no GetPjrtApi")
+	}
+	if info, err := os.Stat(path); err == nil {
+		for _, p := range f.Progs {
+			if p.Type == elf.PT_LOAD && int64(p.Off+p.Filesz) > info.Size() {
+				return fail("is cut short")
+			}
+		}
+	}
+	return nil
+}
+
+// libraries finds the nvidia-* wheels that are unpacked beside a plugin: their library folders, and the
+// CUDA folder that has ptxas and libdevice.
+func libraries(plugin string) (dirs []string, cuda string) {
+	for root := filepath.Dir(plugin); len(dirs) == 0 && root != filepath.Dir(root); root = filepath.Dir(root) {
+		dirs, _ = filepath.Glob(filepath.Join(root, "nvidia", "*", "lib"))
+		for _, name := range []string{"cu13", "cuda_nvcc"} {
+			if _, err := os.Stat(filepath.Join(root, "nvidia", name, "nvvm")); err == nil && cuda == "" {
+				cuda = filepath.Join(root, "nvidia", name)
+			}
+		}
+	}
+	return dirs, cuda
+}
+
+// loader are the settings that the dynamic linker and XLA read at a process's start, with what a
+// plugin's libraries need added.
+func loader(spec string) []string {
+	var plugins []string
+	switch kind, plugin, _ := strings.Cut(spec, ":"); {
+	case kind == "go":
+		return nil
+	case plugin != "":
+		path, _, _ := strings.Cut(plugin, ",")
+		if abs, err := filepath.Abs(path); err == nil {
+			plugins = []string{abs}
+		}
+	default:
+		plugins = Plugins()
+	}
+	var dirs []string
+	cuda := ""
+	for _, plugin := range plugins {
+		more, root := libraries(plugin)
+		dirs = append(dirs, more...)
+		if cuda == "" {
+			cuda = root
+		}
+	}
+	var env []string
+	path := os.Getenv("LD_LIBRARY_PATH")
+	present := filepath.SplitList(path)
+	dirs = slices.DeleteFunc(dirs, func(dir string) bool { return slices.Contains(present, dir) })
+	if len(dirs) > 0 {
+		env = append(env, "LD_LIBRARY_PATH="+strings.Join(append(present, dirs...), string(filepath.ListSeparator)))
+	}
+	const flag = "--xla_gpu_cuda_data_dir="
+	if flags := os.Getenv("XLA_FLAGS"); cuda != "" && !strings.Contains(flags, flag) {
+		env = append(env, "XLA_FLAGS="+strings.TrimSpace(flags+" "+flag+cuda))
+	}
+	return env
+}
