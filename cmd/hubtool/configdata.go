@@ -19,6 +19,7 @@ type DatasetConfig struct {
 	BufferSize  int      `yaml:"buffer_size" usage:"rows of that window, as of IterableDataset.shuffle"`
 	SkipBroken  bool     `yaml:"skip_broken" usage:"leave damaged images out and count them; otherwise the first one ends the run"`
 	EvalCache   Bytes    `yaml:"eval_cache" usage:"memory for prepared evaluation images, which later evaluations use again; 0: none"`
+	Prepared    int      `yaml:"prepared" usage:"keep training images on disk, decoded and made as small as so many pixels squared: faster, not the same pixels; 0: no"`
 	CacheSize   Bytes    `yaml:"cache_size" usage:"disk for images made from data sets; what was used longest ago goes; 0: no bound"`
 }
 
@@ -44,6 +45,8 @@ func (d *DatasetConfig) problems() []string {
 	refuse(d.BufferSize < 1, "dataset.buffer_size is %d, but must be positive", d.BufferSize)
 	refuse(d.BufferSize != was.BufferSize && !d.Streaming, "dataset.buffer_size does nothing: dataset.streaming is false")
 	refuse(d.Streaming && len(d.Classes) > 0, "dataset.streaming and dataset.classes exclude each other: the labels of all rows must be known before")
+	refuse(d.Prepared < 0 || d.Prepared > 4096, "dataset.prepared is %d, but must be a side of 1 to 4096 pixels, or 0", d.Prepared)
+	refuse(d.Prepared > 0 && d.Streaming, "dataset.prepared and dataset.streaming exclude each other: files are found by the content of the whole data set")
 	refuse(d.EvalCache != was.EvalCache && !d.evaluates(), "dataset.eval_cache does nothing: neither dataset.eval_split nor dataset.test_size gives images to evaluate on")
 	return p
 }

@@ -94,6 +94,9 @@ func waitAdvice(cfg *Config) string {
 	if n := cfg.Training.DataloaderNumWorkers; n > 0 && n < cores {
 		return fmt.Sprintf("set training.dataloader_num_workers to %d, or to 0 for one per core", cores)
 	}
+	if d := cfg.Dataset; d.Prepared == 0 && !d.Streaming {
+		return "set dataset.prepared to 256 to keep images made small on disk, which changes pixels a little, or use more cores"
+	}
 	return "smaller images or more cores would help"
 }
 
@@ -180,8 +183,17 @@ func (e *env) plan(ctx context.Context, cfg *Config, dryRun bool) (p *plan, err 
 		return nil, err
 	}
 	p.job.Train.Batch, p.job.Train.Shuffle = t.PerDeviceTrainBatchSize, true
-	if cfg.Dataset.Streaming {
-		p.job.Train.Window = cfg.Dataset.BufferSize
+	switch d := cfg.Dataset; {
+	case d.Streaming:
+		p.job.Train.Window = d.BufferSize
+	case d.Prepared > 0 && !dryRun:
+		p.job.Train.Prepared, err = train.Prepare(e.dataCache(int64(d.CacheSize)), trainRows, d.Prepared)
+		if errors.Is(err, dataset.ErrNoRoom) {
+			err = withHint(err, "raise dataset.cache_size, or take a smaller dataset.prepared")
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
 	p.job.Norm = train.Normalization(p.job.Train.Pipeline)
 	if evalRows != nil {

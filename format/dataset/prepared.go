@@ -57,6 +57,9 @@ func (c Cache) Prepare(key, note string, n, side int) (*Prepared, error) {
 	return p, nil
 }
 
+// Side is the side of the largest square image.
+func (p *Prepared) Side() int { return p.side }
+
 func (p *Prepared) size() int64 { return p.offset(p.n) }
 
 func (p *Prepared) offset(i int) int64 {

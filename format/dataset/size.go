@@ -34,19 +34,24 @@ func (d *Dataset) Size(split string) (int64, error) {
 }
 
 func filesOf(s shard) []string {
-	folder, ok := s.(*folderShard)
-	if !ok {
-		return []string{s.path()}
-	}
-	dir, ok := folder.source.(directory)
-	if !ok {
+	if !inFolder(s) {
 		return []string{s.path()}
 	}
 	var paths []string
-	for _, name := range folder.names {
+	for _, name := range s.(*folderShard).names {
 		if name != "" {
-			paths = append(paths, filepath.Join(string(dir), filepath.FromSlash(name)))
+			paths = append(paths, filepath.Join(s.path(), filepath.FromSlash(name)))
 		}
 	}
 	return paths
+}
+
+// inFolder tells whether the images of a shard are files of their own.
+func inFolder(s shard) bool {
+	folder, ok := s.(*folderShard)
+	if !ok {
+		return false
+	}
+	_, ok = folder.source.(directory)
+	return ok
 }
