@@ -24,7 +24,7 @@ func (e *env) convertCommand() *cli.Command {
 			"only --names changes. --to kohya writes one .safetensors file in the names of sd-scripts.",
 		Flags: append(o.flags(false),
 			choice("to", "lora, or kohya", &to, "lora", "kohya", "gguf"),
-			&cli.StringFlag{Name: "base", Usage: "base model, which DoRA needs", Destination: &base},
+			&cli.StringFlag{Name: "base", Usage: "base model, which DoRA, and IA3 for --names, need", Destination: &base},
 			&cli.StringFlag{Name: "prefix", Usage: "what kohya's names begin with", Value: "lora_unet", Destination: &prefix}),
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 1 {
@@ -33,8 +33,10 @@ func (e *env) convertCommand() *cli.Command {
 			switch {
 			case to == "" && o.names == "":
 				return usage("reading the command line", "--to or --names says what to convert to")
-			case to != "lora" && (o.rank != 0 || o.energy != 0 || base != ""):
-				return usage("reading the command line", "--rank, --energy and --base go with --to lora")
+			case to != "lora" && (o.rank != 0 || o.energy != 0):
+				return usage("reading the command line", "--rank and --energy go with --to lora")
+			case to == "kohya" && base != "" || to == "gguf" && base != "":
+				return usage("reading the command line", "--base goes with --to lora and with --names")
 			case to == "lora":
 				if o.rank == 0 && o.energy == 0 {
 					o.rank = defaultRank
@@ -45,7 +47,7 @@ func (e *env) convertCommand() *cli.Command {
 			case to == "gguf":
 				return fmt.Errorf("converting to GGUF: %w: use llama.cpp's convert_lora_to_gguf.py, which knows how each model's weights are rearranged", adapters.ErrMethod)
 			}
-			return e.rename(c.Context, c.Args().First(), o)
+			return e.rename(c.Context, c.Args().First(), o, base)
 		},
 	}
 }
@@ -54,11 +56,11 @@ func (e *env) convertCommand() *cli.Command {
 const defaultRank = 64
 
 // rename writes an adapter with other names of modules.
-func (e *env) rename(ctx context.Context, ref string, o reduceOptions) error {
+func (e *env) rename(ctx context.Context, ref string, o reduceOptions, base string) error {
 	if _, err := o.reduction(); err != nil {
 		return err
 	}
-	as, _, names, err := e.loadAdapters(ctx, []string{ref}, "")
+	as, _, names, err := e.loadAdapters(ctx, []string{ref}, base)
 	if err != nil {
 		return err
 	}
