@@ -128,20 +128,28 @@ func (p *pushing) lfsBatch(ctx context.Context, batch []*upload) (map[string]lfs
 }
 
 // sendObject uploads one file's content and has the server verify it. An address
-// that has expired is asked for again.
+// that has expired is asked for again; an upload in parts that an earlier run began
+// goes on where it was.
 func (p *pushing) sendObject(ctx context.Context, u *upload, o lfsObject) (sent int64, err error) {
 	if o.Actions == nil {
 		p.c.report(Event{File: u.name, State: Skipped, Done: u.size, Total: u.size})
 		return 0, nil
 	}
+	action, resumed := o.Actions.Upload, false
+	var rec *uploadRecord
+	if _, parts := action.Header["chunk_size"]; parts {
+		rec = p.c.openRecord(p.repo, u)
+		action, resumed = rec.continues(action)
+	}
+	defer func() { rec.close(err == nil) }()
 	for renewals := 0; ; renewals++ {
-		n, err := p.c.putObject(ctx, u, o.Actions.Upload)
+		n, err := p.c.putObject(ctx, u, action, rec)
 		sent += n
 		if err == nil {
 			break
 		}
-		var e *Error
-		if !errors.As(err, &e) || e.Status != http.StatusForbidden || renewals == 2 {
+		// What became of an older upload the store says in ways of its own.
+		if over := gone(err) || resumed && expired(err); !over || renewals == 2 {
 			return sent, err
 		}
 		objects, err := p.lfsBatch(ctx, []*upload{u})
@@ -151,6 +159,8 @@ func (p *pushing) sendObject(ctx context.Context, u *upload, o lfsObject) (sent 
 		if o = objects[u.sha256]; o.Actions == nil {
 			break
 		}
+		action, resumed = o.Actions.Upload, false
+		rec.begin(action)
 	}
 	if o.Actions != nil && o.Actions.Verify != nil && o.Actions.Verify.Href != "" {
 		v := *o.Actions.Verify
@@ -164,6 +174,12 @@ func (p *pushing) sendObject(ctx context.Context, u *upload, o lfsObject) (sent 
 	return sent, nil
 }
 
+// gone tells that an address, or the upload that it belongs to, has ended.
+func gone(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && (e.Status == http.StatusForbidden || e.Status == http.StatusNotFound || e.Status == http.StatusGone)
+}
+
 // plainHeaders are the headers to send along: all but those that describe parts.
 func (a lfsAction) plainHeaders() map[string]string {
 	h := map[string]string{}
@@ -175,17 +191,21 @@ func (a lfsAction) plainHeaders() map[string]string {
 	return h
 }
 
-func (c *Client) putObject(ctx context.Context, u *upload, a lfsAction) (int64, error) {
+func (c *Client) putObject(ctx context.Context, u *upload, a lfsAction, rec *uploadRecord) (int64, error) {
 	tracker := &uploadProgress{c: c, u: u}
 	if _, parts := a.Header["chunk_size"]; parts {
-		return c.putParts(ctx, u, a, tracker)
+		return c.putParts(ctx, u, a, rec, tracker)
 	}
 	_, err := c.put(ctx, u, a.Href, a.plainHeaders(), 0, u.size, tracker)
 	return tracker.sent.Load(), err
 }
 
-// putParts uploads the parts, several at a time, and then has them joined.
-func (c *Client) putParts(ctx context.Context, u *upload, a lfsAction, tracker *uploadProgress) (int64, error) {
+// partsAtOnce bounds the parts of one file under way: each is lost by a kill.
+const partsAtOnce = 4
+
+// putParts uploads the parts that have not arrived, several at a time, and then has
+// all of them joined.
+func (c *Client) putParts(ctx context.Context, u *upload, a lfsAction, rec *uploadRecord, tracker *uploadProgress) (int64, error) {
 	type part struct {
 		number int
 		href   string
@@ -202,8 +222,12 @@ func (c *Client) putParts(ctx context.Context, u *upload, a lfsAction, tracker *
 	if err != nil || size <= 0 || int64(len(parts)) != (u.size+size-1)/size {
 		return 0, fmt.Errorf("%w: the server wants %d parts of %q bytes for a file of %d", ErrNetwork, len(parts), a.header("chunk_size"), u.size)
 	}
-	err = c.each(ctx, len(parts), func(ctx context.Context, i int) error {
+	err = each(ctx, min(c.jobs, partsAtOnce), len(parts), func(ctx context.Context, i int) error {
 		from := int64(i) * size
+		if parts[i].ETag = rec.has(parts[i].number); parts[i].ETag != "" {
+			tracker.skipped.Add(min(size, u.size-from))
+			return nil
+		}
 		h, err := c.put(ctx, u, parts[i].href, nil, from, min(size, u.size-from), tracker)
 		if err != nil {
 			return err
@@ -211,6 +235,7 @@ func (c *Client) putParts(ctx context.Context, u *upload, a lfsAction, tracker *
 		if parts[i].ETag = h.Get("ETag"); parts[i].ETag == "" {
 			return fmt.Errorf("%w: the server gave no ETag for part %d", ErrNetwork, parts[i].number)
 		}
+		rec.arrived(parts[i].number, parts[i].ETag)
 		return nil
 	})
 	if err != nil {

@@ -122,11 +122,15 @@ func (c *Client) pull(ctx context.Context, r Repo, opts PullOptions) (*Snapshot,
 // each runs work for 0 … n-1, as many at a time as the client has jobs, and stops
 // at the first error.
 func (c *Client) each(ctx context.Context, n int, work func(context.Context, int) error) error {
+	return each(ctx, c.jobs, n, work)
+}
+
+func each(ctx context.Context, jobs, n int, work func(context.Context, int) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	next := make(chan int)
 	var wg sync.WaitGroup
-	for range min(n, c.jobs) {
+	for range min(n, jobs) {
 		wg.Go(func() {
 			for i := range next {
 				if err := work(ctx, i); err != nil {

@@ -109,6 +109,9 @@ type uploadProgress struct {
 	c    *Client
 	u    *upload
 	sent atomic.Int64
+
+	skipped atomic.Int64 // sent by an earlier run
+
 	mu   sync.Mutex
 	told time.Time
 }
@@ -123,6 +126,6 @@ func (p *uploadProgress) add(n int) {
 	}
 	p.mu.Unlock()
 	if due {
-		p.c.report(Event{File: p.u.name, State: Running, Done: min(sent, p.u.size), Total: p.u.size})
+		p.c.report(Event{File: p.u.name, State: Running, Done: min(sent+p.skipped.Load(), p.u.size), Total: p.u.size})
 	}
 }

@@ -19,7 +19,7 @@ func (e *env) serveCommand() *cli.Command {
 		Name:  "serve",
 		Usage: "be a Hub on this machine, kept in a folder",
 		Description: "Prints its address on stdout as soon as it accepts connections; set HF_ENDPOINT to it. With --token,\n" +
-			"writing needs that token and reading none; without, only this machine can connect. Ctrl-C ends it.",
+			"writing needs that token, and so does reading private repositories; without, only this machine can connect. Ctrl-C ends it.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "dir", Usage: "keep everything in `DIR`", Required: true},
 			&cli.StringFlag{Name: "addr", Usage: "listen on `HOST:PORT`; port 0 takes a free one", Value: "127.0.0.1:8642"},
@@ -47,9 +47,9 @@ func (e *env) serveCommand() *cli.Command {
 			}
 			url := "http://" + ln.Addr().String()
 			if err := e.result(func(w io.Writer) { fmt.Fprintln(w, url) }, map[string]string{"url": url}); err != nil {
-				return errors.Join(err, ln.Close())
+				return errors.Join(err, ln.Close(), handler.Close())
 			}
-			return serve(c.Context, ln, handler)
+			return errors.Join(serve(c.Context, ln, handler), handler.Close())
 		},
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/subtle"
 	"encoding/hex"
+	"errors"
 	"net/http"
 	"strings"
 )
@@ -38,19 +39,21 @@ func (r *request) authorise() error {
 	return fail(http.StatusUnauthorized, "", "Invalid username or password.")
 }
 
-// readable loads the repository if the client may see it. A private one is hidden
-// from others like one that does not exist.
+// readable loads the repository if the client may see it. To clients without the
+// token the answer to a private one is that to one that does not exist, and 401, so
+// that they know what to try.
 func (r *request) readable() (*repo, error) {
 	valid, given := r.credentials()
 	if given && !valid {
 		return nil, r.authorise()
 	}
 	rp, err := r.s.loadRepo(r.kind, r.id)
+	var f *failure
 	switch {
+	case !valid && (errors.As(err, &f) && f.code == "RepoNotFound" || err == nil && rp.Private):
+		return nil, fail(http.StatusUnauthorized, "RepoNotFound", "Invalid username or password.")
 	case err != nil:
 		return nil, err
-	case rp.Private && !valid:
-		return nil, fail(http.StatusUnauthorized, "RepoNotFound", "Repository not found")
 	case rp.Disabled:
 		return nil, fail(http.StatusForbidden, "", "Access to this resource is disabled.")
 	}

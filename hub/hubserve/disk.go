@@ -6,13 +6,30 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 )
 
-// disk is a storage in a directory.
-type disk struct{ dir string }
+// disk is a storage in a directory, which it keeps other processes out of.
+type disk struct {
+	dir  string
+	lock *os.File
+}
 
-func openDisk(dir string) (*disk, error) {
-	d := &disk{dir}
+var errInUse = errors.New("another process serves it")
+
+func openDisk(dir string) (_ *disk, err error) {
+	d := &disk{dir: dir}
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return nil, err
+	}
+	if d.lock, err = lockFile(d.path("lock")); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			d.lock.Close()
+		}
+	}()
 	// What an earlier process was receiving when it died is of no use.
 	if err := os.RemoveAll(d.path("incoming")); err != nil {
 		return nil, err
@@ -103,20 +120,46 @@ func (d *disk) openBlob(sha string) (io.ReadSeekCloser, int64, error) {
 	return f, info.Size(), nil
 }
 
+// removeBlobs removes those that unused says so of, given the time since they were
+// written, and counts them.
+func (d *disk) removeBlobs(unused func(sha string, age time.Duration) bool) (n int, err error) {
+	err = filepath.WalkDir(d.path("blobs"), func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		info, err := e.Info()
+		if err != nil || !unused(e.Name(), time.Since(info.ModTime())) {
+			return err
+		}
+		n++
+		return os.Remove(path)
+	})
+	return n, err
+}
+
 func (d *disk) createBlob() (pending, error) {
 	f, err := os.CreateTemp(d.path("incoming"), "blob-")
-	return &diskPending{f, d}, err
+	return &diskPending{File: f, d: d}, err
 }
 
 type diskPending struct {
 	*os.File
-	d *disk
+	d      *disk
+	closed bool
 }
 
-func (p *diskPending) keep(sha string) error { return p.d.finish(p.File, nil, p.d.blobPath(sha)) }
+func (p *diskPending) keep(sha string) (err error) {
+	if p.closed { // what is on the disk is asked of any descriptor
+		if p.File, err = os.OpenFile(p.Name(), os.O_RDWR, 0); err != nil {
+			return err
+		}
+	}
+	return p.d.finish(p.File, nil, p.d.blobPath(sha))
+}
 
 func (p *diskPending) open() (io.ReadSeekCloser, error) {
 	p.Close() // so that content which waits needs no descriptor
+	p.closed = true
 	return os.Open(p.Name())
 }
 

@@ -17,10 +17,12 @@
 //	<dir>/moved.json                                    old id → new id
 //	<dir>/xorbs/<2 hex>/<hash>.json                     where the chunks of a Xet upload are
 //	<dir>/incoming/                                     uploads in flight
+//	<dir>/lock                                          held by the process that serves it
 //
 // Every file appears complete, by rename, after it is on the disk. A commit is
 // content first, then its record, then repo.json, whose rename is the moment it
-// happens; a crash before leaves the old state, and at most unused content.
+// happens; a crash before leaves the old state, and at most unused content,
+// which is removed a day later, when the Hub is opened.
 //
 // # Xet
 //

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/hubtool/hubtool/internal/hashing"
 )
 
 // LFS content moves over addresses that are signed instead of carrying the token,
@@ -36,10 +38,34 @@ type uploads struct {
 	key   []byte // signs addresses
 }
 
+// An upload is content that comes in parts, each of which goes to its place.
 type upload struct {
-	oid   string
-	size  int64
-	parts map[int]blob
+	oid      string
+	size     int64
+	partSize int64
+	data     pending
+	begun    time.Time
+	etags    map[int]string // of the parts that have come in full
+}
+
+// uploadLife is how long the addresses of an upload are good, and its parts kept.
+const uploadLife = 12 * time.Hour
+
+const (
+	onePiece  = 16 << 20 // largest upload that is not made in parts
+	smallPart = 512 << 10
+	maxParts  = 2000
+)
+
+// partsOf is the size of the parts of an upload; 0 if it comes in one piece.
+func (s *Server) partsOf(size int64) int64 {
+	switch {
+	case s.partSize >= 0 && size > s.partSize:
+		return s.partSize
+	case s.partSize >= 0 || size <= onePiece:
+		return 0
+	}
+	return smallPart * max(1, (size+maxParts*smallPart-1)/(maxParts*smallPart))
 }
 
 // sign returns the signature of an address' method and path until a moment.
@@ -122,12 +148,14 @@ func (r *request) batch() error {
 			answer["actions"] = map[string]any{"download": map[string]any{"href": r.base() + r.s.signed(http.MethodGet, o.OID, time.Hour)}}
 		case present && size == o.Size:
 			// no actions: nothing to send
-		case r.s.partSize > 0 && o.Size > r.s.partSize && contains(q.Transfers, "multipart"):
+		case r.s.partsOf(o.Size) > 0 && contains(q.Transfers, "multipart"):
 			transfer = "multipart"
-			answer["actions"] = r.multipart(o)
+			if answer["actions"], err = r.multipart(o, r.s.partsOf(o.Size)); err != nil {
+				return err
+			}
 		default:
 			answer["actions"] = map[string]any{
-				"upload": map[string]any{"href": r.base() + r.s.signed(http.MethodPut, o.OID, 12*time.Hour), "header": map[string]string{}},
+				"upload": map[string]any{"href": r.base() + r.s.signed(http.MethodPut, o.OID, uploadLife), "header": map[string]string{}},
 				"verify": map[string]any{"href": r.base() + "/lfs/verify"},
 			}
 		}
@@ -151,21 +179,34 @@ func (s *Server) blobSize(sha string) (int64, bool) {
 }
 
 // multipart opens an upload in parts and gives the address of each.
-func (r *request) multipart(o lfsObject) map[string]any {
+func (r *request) multipart(o lfsObject, partSize int64) (map[string]any, error) {
 	id := requestID()[len("Root="):]
+	u := &upload{oid: o.OID, size: o.Size, partSize: partSize, begun: r.s.now(), etags: map[int]string{}}
 	r.s.uploads.mu.Lock()
 	if r.s.uploads.all == nil {
 		r.s.uploads.all = map[string]*upload{}
 	}
-	r.s.uploads.all[id] = &upload{oid: o.OID, size: o.Size, parts: map[int]blob{}}
+	for old, u := range r.s.uploads.all {
+		if r.s.now().Sub(u.begun) > uploadLife {
+			u.drop()
+			delete(r.s.uploads.all, old)
+		}
+	}
+	r.s.uploads.all[id] = u
 	r.s.uploads.mu.Unlock()
-	header := map[string]string{"chunk_size": strconv.FormatInt(r.s.partSize, 10)}
-	for n := int64(1); (n-1)*r.s.partSize < o.Size; n++ {
-		header[strconv.FormatInt(n, 10)] = r.base() + r.s.signedPath(http.MethodPut, fmt.Sprintf("/lfs/part/%s/%d", id, n), 12*time.Hour)
+	header := map[string]string{"chunk_size": strconv.FormatInt(partSize, 10)}
+	for n := int64(1); (n-1)*partSize < o.Size; n++ {
+		header[strconv.FormatInt(n, 10)] = r.base() + r.s.signedPath(http.MethodPut, fmt.Sprintf("/lfs/part/%s/%d", id, n), uploadLife)
 	}
 	return map[string]any{
-		"upload": map[string]any{"href": r.base() + r.s.signedPath(http.MethodPost, "/lfs/complete/"+id, 12*time.Hour), "header": header},
+		"upload": map[string]any{"href": r.base() + r.s.signedPath(http.MethodPost, "/lfs/complete/"+id, uploadLife), "header": header},
 		"verify": map[string]any{"href": r.base() + "/lfs/verify"},
+	}, nil
+}
+
+func (u *upload) drop() {
+	if u.data != nil {
+		u.data.drop()
 	}
 }
 
@@ -219,27 +260,55 @@ func (r *request) upload(id string) (*upload, error) {
 	return u, nil
 }
 
+// receivePart puts a part in its place. Its ETag is the SHA-256 of what came.
 func (r *request) receivePart(args []string) error {
 	u, err := r.upload(args[1])
 	if err != nil {
 		return err
 	}
 	n, err := strconv.Atoi(args[2])
-	if err != nil || n < 1 {
+	if err != nil || n < 1 || int64(n-1)*u.partSize >= u.size {
 		return fail(http.StatusBadRequest, "", "malformed part number")
 	}
-	b, err := r.receive("")
+	data, err := u.open(r.s)
 	if err != nil {
 		return err
 	}
+	from := int64(n-1) * u.partSize
+	want := min(u.partSize, u.size-from)
+	h := hashing.NewSHA256()
+	to := io.MultiWriter(io.NewOffsetWriter(data, from), h)
+	got, err := io.CopyBuffer(to, io.LimitReader(r.Body, want), make([]byte, 128<<10))
+	if err != nil {
+		return err
+	}
+	if more, _ := r.Body.Read(make([]byte, 1)); got != want || more > 0 {
+		return fail(http.StatusBadRequest, "", "part %d does not have %d bytes", n, want)
+	}
+	etag := hex.EncodeToString(h.Sum(nil))
 	r.s.uploads.mu.Lock()
-	u.parts[n] = b
+	u.etags[n] = etag
 	r.s.uploads.mu.Unlock()
-	r.w.Header().Set("ETag", `"`+b.SHA256+`"`)
+	r.w.Header().Set("ETag", `"`+etag+`"`)
 	return nil
 }
 
-// complete joins the parts that the client lists, in their order.
+// open gives the place of an upload's content, which exists from the first part on.
+func (u *upload) open(s *Server) (pending, error) {
+	s.uploads.mu.Lock()
+	defer s.uploads.mu.Unlock()
+	if u.data != nil {
+		return u.data, nil
+	}
+	data, err := s.st.createBlob()
+	if err != nil {
+		return nil, err
+	}
+	u.data = data
+	return u.data, nil
+}
+
+// complete makes the parts content, if the client lists all of them, in order.
 func (r *request) complete(id string) error {
 	u, err := r.upload(id)
 	if err != nil {
@@ -255,31 +324,44 @@ func (r *request) complete(id string) error {
 	if err := r.decode(&q); err != nil {
 		return err
 	}
-	var readers []io.Reader
-	for i, p := range q.Parts {
-		r.s.uploads.mu.Lock()
-		b, ok := u.parts[p.Number]
-		r.s.uploads.mu.Unlock()
-		if !ok || p.Number != i+1 || strings.Trim(p.ETag, `"`) != b.SHA256 {
-			return fail(http.StatusBadRequest, "", "part %d is missing or has another ETag", i+1)
-		}
-		f, _, err := r.s.st.openBlob(b.SHA256)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		readers = append(readers, f)
-	}
-	if _, err := store(r.s.st, io.MultiReader(readers...), u.oid); err != nil {
-		if errors.Is(err, errMismatch) {
-			return fail(http.StatusBadRequest, "", "%v", err)
-		}
-		return err
+	if parts := (u.size + u.partSize - 1) / u.partSize; int64(len(q.Parts)) != parts {
+		return fail(http.StatusBadRequest, "", "the upload has %d parts, not %d", parts, len(q.Parts))
 	}
 	r.s.uploads.mu.Lock()
-	delete(r.s.uploads.all, id)
+	for i, p := range q.Parts {
+		if p.Number != i+1 || u.etags[p.Number] == "" || strings.Trim(p.ETag, `"`) != u.etags[p.Number] {
+			r.s.uploads.mu.Unlock()
+			return fail(http.StatusBadRequest, "", "part %d is missing or has another ETag", i+1)
+		}
+	}
+	mine := r.s.uploads.all[id] == u
+	delete(r.s.uploads.all, id) // whatever comes of it: a wrong whole has no right parts
 	r.s.uploads.mu.Unlock()
+	if !mine {
+		return fail(http.StatusNotFound, "", "no such upload; ask for a new one")
+	}
+	if err := u.keep(); err != nil {
+		u.drop()
+		return err
+	}
 	return r.answer(map[string]any{})
+}
+
+// keep stores the content if it is what was announced.
+func (u *upload) keep() error {
+	f, err := u.data.open()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	h := hashing.NewSHA256()
+	if _, err := io.CopyBuffer(h, f, make([]byte, 128<<10)); err != nil {
+		return err
+	}
+	if got := hex.EncodeToString(h.Sum(nil)); got != u.oid {
+		return fail(http.StatusBadRequest, "", "content has SHA-256 %s, not %s", got, u.oid)
+	}
+	return u.data.keep(u.oid)
 }
 
 func (r *request) verify() error {

@@ -94,6 +94,15 @@ type memoryPending struct {
 	m *memory
 }
 
+func (p *memoryPending) WriteAt(b []byte, off int64) (int, error) {
+	p.m.mu.Lock()
+	defer p.m.mu.Unlock()
+	if missing := off + int64(len(b)) - int64(p.Len()); missing > 0 {
+		p.Write(make([]byte, missing))
+	}
+	return copy(p.Bytes()[off:], b), nil
+}
+
 func (p *memoryPending) keep(sha string) error {
 	p.m.mu.Lock()
 	defer p.m.mu.Unlock()

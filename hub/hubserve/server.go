@@ -21,7 +21,7 @@ type Server struct {
 	user     string
 	readOnly bool
 	regular  int64  // files larger than this are LFS
-	partSize int64  // uploads larger than this go in parts; 0 for never
+	partSize int64  // uploads larger than this go in parts of it; 0 for never, -1 as partsOf says
 	pageSize int    // entries of a listing's page
 	prefix   string // path that every address begins with; "" or /something
 	blobHost string // LFS content is redirected there; "" serves it here
@@ -29,6 +29,7 @@ type Server struct {
 	now      func() time.Time
 	mu       sync.RWMutex // held for writing while a repository's record changes
 	uploads  uploads
+	release  func() error // gives the directory free; nil in memory
 }
 
 // An Option changes a default of New.
@@ -49,7 +50,8 @@ func WithReadOnly() Option { return func(s *Server) { s.readOnly = true } }
 func WithRegularLimit(n int64) Option { return func(s *Server) { s.regular = n } }
 
 // WithPartSize sets the size in bytes of the parts that larger LFS uploads are
-// made of; the default is 512 MiB, and 0 asks for one piece always.
+// made of, and 0 asks for one piece always. By default uploads above 16 MiB are made
+// of at most 2000 parts of 512 KiB or more, so that little is sent twice after a cut.
 func WithPartSize(n int64) Option { return func(s *Server) { s.partSize = n } }
 
 // WithPageSize sets how many entries a page of a listing has; the default is 1000.
@@ -68,10 +70,12 @@ func WithPrefix(path string) Option {
 // default discards them.
 func WithLogger(l *slog.Logger) Option { return func(s *Server) { s.log = l } }
 
-// New opens the Hub kept in dir, or an empty one in memory if dir is "".
+// New opens the Hub kept in dir, or an empty one in memory if dir is "". A directory
+// that another process serves is refused. Content that no commit has, and has had for
+// a day, is removed from it.
 func New(dir string, opts ...Option) (*Server, error) {
 	s := &Server{
-		user: "user", regular: 10_000_000, partSize: 512 << 20, pageSize: 1000,
+		user: "user", regular: 10_000_000, partSize: -1, pageSize: 1000,
 		log: slog.New(slog.DiscardHandler), now: func() time.Time { return time.Now().UTC() },
 		st: newMemory(),
 	}
@@ -80,12 +84,23 @@ func New(dir string, opts ...Option) (*Server, error) {
 	}
 	if dir != "" {
 		d, err := openDisk(dir)
-		if err != nil {
-			return nil, fmt.Errorf("opening the Hub in %q: %w", dir, err)
+		if err == nil {
+			s.st, s.release = d, d.lock.Close
+			err = s.collect(d)
 		}
-		s.st = d
+		if err != nil {
+			return nil, fmt.Errorf("opening the Hub in %q: %w", dir, errors.Join(err, s.Close()))
+		}
 	}
 	return s, nil
+}
+
+// Close lets another process serve the directory. Requests must have ended.
+func (s *Server) Close() error {
+	if s.release == nil {
+		return nil
+	}
+	return s.release()
 }
 
 // failure is an answer other than success.

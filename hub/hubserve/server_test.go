@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hubtool/hubtool/hub/hubserve"
 )
@@ -60,6 +61,12 @@ func TestKeepsEverythingOnDisk(t *testing.T) {
 	s.Move("dataset", id, "ada/moved")
 	os.WriteFile(filepath.Join(dir, "incoming", "blob-123"), []byte("half"), 0o666) // as a crash leaves it
 
+	if _, err := hubserve.New(dir); err == nil || !strings.Contains(err.Error(), "another process") {
+		t.Errorf("a second server got the directory: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
 	again := newServer(t, dir)
 	for _, tt := range []struct{ kind, id, revision, path, want string }{
 		{"model", id, first, "a", "A"},
@@ -82,6 +89,82 @@ func TestKeepsEverythingOnDisk(t *testing.T) {
 	}
 	if left, _ := os.ReadDir(filepath.Join(dir, "incoming")); len(left) > 0 {
 		t.Errorf("incoming has %v", left)
+	}
+}
+
+// Content that no commit has goes after a day; until then a client may be about to commit it.
+func TestRemovesUnusedContent(t *testing.T) {
+	dir := t.TempDir()
+	s := newServer(t, dir)
+	seed(t, s)
+	first, _ := s.Head("model", id, "main")
+	s.Commit("model", id, "main", "second", map[string][]byte{"a": []byte("newer"), "d/b": nil})
+	s.Commit("model", "ada/deleted", "main", "first", map[string][]byte{"x": []byte("of a deleted repository")})
+	ask(s, "DELETE", "/api/repos/delete", `{"name":"deleted","organization":"ada","type":"model"}`)
+	blobs := func() []string {
+		found, _ := filepath.Glob(filepath.Join(dir, "blobs", "*", "*"))
+		return found
+	}
+	reopen := func() {
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = newServer(t, dir)
+	}
+	before := len(blobs())
+	reopen()
+	if got := len(blobs()); got != before {
+		t.Errorf("%d of %d blobs are left although they are new", got, before)
+	}
+	for _, path := range blobs() {
+		old := time.Now().Add(-25 * time.Hour)
+		os.Chtimes(path, old, old)
+	}
+	reopen()
+	if got := len(blobs()); got != before-1 {
+		t.Errorf("%d of %d blobs are left; want one less", got, before)
+	}
+	if got, err := s.Read("model", id, first, "d/b"); err != nil || string(got) != "B" {
+		t.Errorf("content of an old commit: %q, %v", got, err)
+	}
+}
+
+func TestPrivateRepositories(t *testing.T) {
+	const token = "secret"
+	s, err := hubserve.New("", hubserve.WithToken(token), hubserve.WithRegularLimit(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Commit("model", id, "main", "first", map[string][]byte{"a": []byte("A"), "large": []byte("large")})
+	if err := s.SetAccess("model", id, hubserve.Access{Private: true}); err != nil {
+		t.Fatal(err)
+	}
+	addresses := []string{"GET /api/models/" + id, "GET /api/models/" + id + "/revision/main", "GET /api/models/" + id + "/tree/main", "GET /api/models/" + id + "/refs",
+		"GET /api/models/" + id + "/commits/main", "GET /api/models/" + id + "/discussions", "POST /api/models/" + id + "/paths-info/main", "GET /" + id + "/resolve/main/a",
+		"HEAD /" + id + "/resolve/main/large", "GET /" + id + "/raw/main/a", "GET /api/models/ada/missing"}
+	for _, address := range addresses {
+		method, path, _ := strings.Cut(address, " ")
+		for _, tt := range []struct {
+			sent string
+			want int
+			code string
+		}{{"", 401, "RepoNotFound"}, {"wrong", 401, ""}, {token, 200, ""}} {
+			r := httptest.NewRequest(method, path, nil)
+			if tt.sent != "" {
+				r.Header.Set("Authorization", "Bearer "+tt.sent)
+			}
+			if tt.sent == token && strings.HasSuffix(path, "missing") {
+				tt.want, tt.code = 404, "RepoNotFound"
+			}
+			w := httptest.NewRecorder()
+			s.ServeHTTP(w, r)
+			if w.Code != tt.want || w.Header().Get("X-Error-Code") != tt.code {
+				t.Errorf("%s with token %q: %d %q; want %d %q", address, tt.sent, w.Code, w.Header().Get("X-Error-Code"), tt.want, tt.code)
+			}
+		}
+	}
+	if w := ask(s, "GET", "/api/models", ""); strings.Contains(w.Body.String(), id) {
+		t.Errorf("the search shows it: %s", w.Body)
 	}
 }
 

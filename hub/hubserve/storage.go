@@ -27,6 +27,7 @@ type storage interface {
 // after which nothing more may be written.
 type pending interface {
 	io.Writer
+	io.WriterAt // for content that comes in parts
 	open() (io.ReadSeekCloser, error)
 	keep(sha256 string) error
 	drop()
