@@ -40,6 +40,7 @@ type Config struct {
 	EarlyStoppingThreshold float64 `yaml:"early_stopping_threshold" json:"early_stopping_threshold" usage:"by how much a metric must be better to count"`
 	LoggingSteps           int     `yaml:"logging_steps" json:"logging_steps"`
 	Seed                   uint64  `yaml:"seed" json:"seed"`
+	TrainSamplingStrategy  string  `yaml:"train_sampling_strategy" json:"train_sampling_strategy" usage:"random: a new order each epoch; sequential: the order of the split"`
 	DataloaderNumWorkers   int     `yaml:"dataloader_num_workers" json:"dataloader_num_workers"` // 0: one per core
 }
 
@@ -52,7 +53,7 @@ func DefaultConfig() Config {
 		AdamBeta1: 0.9, AdamBeta2: 0.999, AdamEpsilon: 1e-8, MaxGradNorm: 1,
 		EvalStrategy: "epoch", EvalSteps: 500, SaveStrategy: "epoch", SaveSteps: 500,
 		LoadBestModelAtEnd: true, MetricForBestModel: "accuracy",
-		LoggingSteps: 10, Seed: 42,
+		LoggingSteps: 10, Seed: 42, TrainSamplingStrategy: "random",
 	}
 }
 
@@ -92,6 +93,7 @@ func (c Config) Validate() []error {
 	check(c.EarlyStoppingPatience >= 0, "early_stopping_patience", c.EarlyStoppingPatience, "zero (never) or more")
 	check(c.EarlyStoppingThreshold >= 0, "early_stopping_threshold", c.EarlyStoppingThreshold, "zero or more")
 	check(c.LoggingSteps > 0, "logging_steps", c.LoggingSteps, "positive")
+	check(slices.Contains([]string{"random", "sequential"}, c.TrainSamplingStrategy), "train_sampling_strategy", c.TrainSamplingStrategy, "random or sequential")
 	check(c.DataloaderNumWorkers >= 0, "dataloader_num_workers", c.DataloaderNumWorkers, "zero (one per core) or more")
 	return errs
 }

@@ -182,7 +182,7 @@ func (e *env) plan(ctx context.Context, cfg *Config, dryRun bool) (p *plan, err 
 	if err != nil {
 		return nil, err
 	}
-	p.job.Train.Batch, p.job.Train.Shuffle = t.PerDeviceTrainBatchSize, true
+	p.job.Train.Batch, p.job.Train.Shuffle = t.PerDeviceTrainBatchSize, t.TrainSamplingStrategy == "random"
 	switch d := cfg.Dataset; {
 	case d.Streaming:
 		p.job.Train.Window = d.BufferSize

@@ -101,6 +101,12 @@ def hubtool(request, program, tmp_path_factory) -> Hubtool:
 
 
 @pytest.fixture(scope="session")
+def xla(program, tmp_path_factory) -> Hubtool:
+    """The program with XLA; tests of what only XLA can do use it."""
+    return Hubtool(program, f"xla:{xla_plugin()}", tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="session")
 def tool(program, tmp_path_factory) -> Hubtool:
     """The program with the engine that needs nothing installed; tests about files use it."""
     return Hubtool(program, "go", tmp_path_factory.mktemp("home"))
