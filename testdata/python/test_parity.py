@@ -99,19 +99,27 @@ def assert_curve(got, want, tolerance):
     np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * want.mean())
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_float32(hubtool, start, reference, tmp_path, name):
-    got, want = train(hubtool, start, tmp_path, CASES[name]), reference(name)
+def assert_parity(got, want):
     assert_curve(column(got, "loss"), column(want, "loss"), 0.01)
     np.testing.assert_allclose(column(got, "grad_norm"), column(want, "grad_norm"), rtol=0.03)
     np.testing.assert_allclose(column(got, "learning_rate"), column(want, "learning_rate"), rtol=1e-12)
     np.testing.assert_allclose(column(got, "epoch"), column(want, "epoch"), rtol=1e-9)
 
 
-def test_accumulation_is_a_larger_batch(hubtool, start, tmp_path):
+@pytest.mark.parametrize("name", CASES)
+def test_float32(xla, start, reference, tmp_path, name):
+    assert_parity(train(xla, start, tmp_path, CASES[name]), reference(name))
+
+
+@pytest.mark.parametrize("name", ["plain"])  # the loop around the engine is the same
+def test_float32_go(tool, start, reference, tmp_path, name):
+    assert_parity(train(tool, start, tmp_path, CASES[name]), reference(name))
+
+
+def test_accumulation_is_a_larger_batch(xla, start, tmp_path):
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
-    whole = train(hubtool, start, tmp_path / "a", CASES["batch-32"])
-    parts = train(hubtool, start, tmp_path / "b", CASES["accumulate-4x8"])
+    whole = train(xla, start, tmp_path / "a", CASES["batch-32"])
+    parts = train(xla, start, tmp_path / "b", CASES["accumulate-4x8"])
     # 1437 images are 45 batches of 32 or 180 of 8: the last step of the epoch is the same in both.
     np.testing.assert_allclose(column(parts, "loss"), column(whole, "loss"), rtol=1e-3)
     np.testing.assert_allclose(column(parts, "grad_norm"), column(whole, "grad_norm"), rtol=1e-2)
