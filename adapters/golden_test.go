@@ -244,8 +244,8 @@ func logits(t *testing.T, l loaded) []float32 {
 	}
 	pixels := values(t, filepath.Join(golden, "bases", base, "batch.safetensors"), "pixel_values")
 	image := 3 * h * w
-	out, err := program.Run(len(pixels)/image, func(lo, hi int) ([]*tensors.Tensor, error) {
-		return []*tensors.Tensor{tensors.FromFlatDataAndDimensions(pixels[lo*image:hi*image], hi-lo, 3, h, w)}, nil
+	out, err := program.Run(len(pixels)/image, nil, func(s model.Slice) ([]*tensors.Tensor, error) {
+		return []*tensors.Tensor{tensors.FromFlatDataAndDimensions(pixels[s.Lo*image:s.Hi*image], s.Hi-s.Lo, 3, h, w)}, nil
 	})
 	if err != nil {
 		t.Fatal(err)

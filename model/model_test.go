@@ -84,9 +84,9 @@ func TestLogitsEqualTransformers(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer program.Close()
-				out, err := program.Run(shape[0], func(lo, hi int) ([]*tensors.Tensor, error) {
+				out, err := program.Run(shape[0], nil, func(s model.Slice) ([]*tensors.Tensor, error) {
 					image := len(pixels) / shape[0]
-					return []*tensors.Tensor{tensors.FromFlatDataAndDimensions(pixels[lo*image:hi*image], hi-lo, shape[1], shape[2], shape[3])}, nil
+					return []*tensors.Tensor{tensors.FromFlatDataAndDimensions(pixels[s.Lo*image:s.Hi*image], s.Hi-s.Lo, shape[1], shape[2], shape[3])}, nil
 				})
 				if err != nil {
 					t.Fatal(err)

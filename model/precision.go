@@ -65,7 +65,7 @@ func (w *Weights) Narrow(names ...string) error {
 	}
 	for _, name := range names {
 		t := w.tensors[name]
-		if t == nil || t.DType() == half.node {
+		if t == nil || t.copies[0].DType() == half.node {
 			continue
 		}
 		values, err := w.Values(name)
@@ -76,15 +76,20 @@ func (w *Weights) Narrow(names ...string) error {
 		if err != nil {
 			return fmt.Errorf("narrowing tensor %q: %w", name, err)
 		}
-		if err := w.setRaw(name, shapes.Make(half.node, t.Shape().Dimensions...), raw); err != nil {
+		if err := w.setRaw(name, shapes.Make(half.node, t.copies[0].Shape().Dimensions...), raw); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// widen reads the bytes of a tensor in the weights' precision.
-func (w *Weights) widen(name string, shape []int, raw []byte) ([]float32, error) {
-	info := format.TensorInfo{Name: name, DType: halves[w.precision].stored, Shape: shape}
+// widen reads the bytes of a tensor of any of the precisions.
+func widen(name string, shape shapes.Shape, raw []byte) ([]float32, error) {
+	info := format.TensorInfo{Name: name, DType: format.F32, Shape: shape.Dimensions}
+	for _, half := range halves {
+		if half.node == shape.DType {
+			info.DType = half.stored
+		}
+	}
 	return format.Floats(format.NewTensor(info, raw))
 }

@@ -28,6 +28,7 @@ func NewPredictor(m Model, w *Weights, attach Attach, norm Normalization, batch 
 	if err != nil {
 		return nil, err
 	}
+	batch = (batch + w.devices - 1) / w.devices * w.devices
 	return &Predictor{model: m, program: program, batch: batch}, nil
 }
 
@@ -41,8 +42,8 @@ func (p *Predictor) Logits(pixels []byte, n int) ([]float32, error) {
 	logits := make([]float32, 0, n*p.model.Labels())
 	for lo := 0; lo < n; lo += p.batch {
 		hi := min(lo+p.batch, n)
-		out, err := p.program.Run(p.padded(hi-lo), func(a, b int) ([]*tensors.Tensor, error) {
-			t, err := Pixels(p.program.weights, pixels[(lo+a)*h*w*3:min(lo+b, hi)*h*w*3], b-a, h, w)
+		out, err := p.program.Run(p.padded(hi-lo), nil, func(s Slice) ([]*tensors.Tensor, error) {
+			t, err := Pixels(p.program.weights, pixels[min(lo+s.Lo, hi)*h*w*3:min(lo+s.Hi, hi)*h*w*3], s, h, w)
 			return []*tensors.Tensor{t}, err
 		})
 		if err != nil {
@@ -71,13 +72,14 @@ func (p *Predictor) padded(n int) int {
 // Close frees the compiled graph.
 func (p *Predictor) Close() { p.program.Close() }
 
-// Pixels moves images to the engine: [n, height, width, 3]. Where pixels holds fewer than n images,
+// Pixels moves the images of a slice to the engine: [n, height, width, 3]. Where pixels holds fewer,
 // zeros follow.
-func Pixels(w *Weights, pixels []byte, n, height, width int) (*tensors.Tensor, error) {
+func Pixels(w *Weights, pixels []byte, s Slice, height, width int) (*tensors.Tensor, error) {
+	n := s.Hi - s.Lo
 	if size := n * height * width * 3; len(pixels) < size {
 		pixels = append(make([]byte, 0, size), pixels...)[:size]
 	}
-	t, err := tensors.FromRaw(w.backend, 0, shapes.Make(dtypes.Uint8, n, height, width, 3), pixels)
+	t, err := tensors.FromRaw(w.backend, s.Device, shapes.Make(dtypes.Uint8, n, height, width, 3), pixels)
 	if err != nil {
 		return nil, fmt.Errorf("moving %d images to the engine: %w", n, err)
 	}

@@ -5,6 +5,8 @@ import (
 	"runtime"
 	"sync"
 
+	"github.com/gomlx/compute"
+	"github.com/gomlx/compute/distributed"
 	"github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
 
@@ -19,20 +21,31 @@ type Attach func(p *Params) Hook
 // On the Go engine, whose element-wise operations use one core, a batch is cut into slices that run
 // side by side; other engines take it whole. The cut depends on the model alone, not on the number
 // of cores, so that sums over slices are the same on every machine.
+//
+// On several devices, each gets its part of every batch. The graph is one over the whole batch, which
+// XLA divides: sums over the batch, gradients among them, are made on all devices together.
 type Program struct {
-	weights *Weights
-	names   []string
-	exec    *graph.Exec
-	slice   int // images per call; 0: all
+	weights  *Weights
+	names    []string
+	exec     *graph.Exec
+	slice    int // images per call; 0: all
+	training bool
+}
+
+// Slice is a part of a batch, images [Lo, Hi), and the device that needs it.
+type Slice struct {
+	Lo, Hi int
+	Device compute.DeviceNum
 }
 
 // Build makes the outputs of a program from the nodes of a batch.
 type Build func(p *Params, batch []*graph.Node) []*graph.Node
 
-// NewProgram prepares a program over all tensors that weights has now. A training program's last
-// batch input is the state of the random numbers; its Params can differentiate.
+// NewProgram prepares a program over all tensors that weights has now. The first axis of a batch's
+// inputs counts its images. The Params of a program for training can differentiate, and they drop at
+// random.
 func NewProgram(m Model, w *Weights, attach Attach, training bool, build Build) (*Program, error) {
-	p := &Program{weights: w, names: append([]string(nil), w.names...)}
+	p := &Program{weights: w, names: append([]string(nil), w.names...), training: training}
 	if ops.IsGo(w.backend) {
 		p.slice = sliceSize(m)
 	}
@@ -44,8 +57,7 @@ func NewProgram(m Model, w *Weights, attach Attach, training bool, build Build) 
 		batch := in[len(p.names):]
 		params.tape = ops.NewTapeIn(w.products(), training)
 		if training {
-			params.rng = batch[len(batch)-1]
-			batch = batch[:len(batch)-1]
+			params.rng, batch = batch[0], batch[1:]
 		}
 		if attach != nil {
 			params.hook = attach(params)
@@ -56,30 +68,63 @@ func NewProgram(m Model, w *Weights, attach Attach, training bool, build Build) 
 		return nil, fmt.Errorf("building the graph: %w", err)
 	}
 	p.exec = exec
+	if w.devices > 1 {
+		if err := p.divide(); err != nil {
+			return nil, fmt.Errorf("dividing batches among %d devices: %w", w.devices, err)
+		}
+	}
 	return p, nil
+}
+
+// divide has the weights and the random numbers on all devices, a part of the batch on each, and the
+// outputs on all.
+func (p *Program) divide() error {
+	mesh, err := distributed.NewDeviceMesh([]int{p.weights.devices}, []string{"batch"})
+	if err != nil {
+		return err
+	}
+	everywhere := distributed.NewReplicatedShardingSpec(mesh)
+	part, err := distributed.BuildSpec(mesh).S("batch").Done()
+	if err != nil {
+		return err
+	}
+	var inputs []*distributed.ShardingSpec
+	for range p.names {
+		inputs = append(inputs, everywhere)
+	}
+	if p.training {
+		inputs = append(inputs, everywhere)
+	}
+	// The last of the specifications is that of all further inputs, or outputs.
+	p.exec.AutoSharding(mesh).WithInputShardingSpecs(append(inputs, part)...).WithOutputShardingSpecs(everywhere)
+	return nil
 }
 
 // sliceSize keeps a slice's work near 10 GFLOP, which is large beside the cost of a call and small
 // beside memory, and within 1 to 16 images.
 func sliceSize(m Model) int { return min(16, max(4, int(10e9/m.Cost()))) }
 
-// Slices returns the bounds of the slices of a batch of n: the first is [0, s), the next [s, 2s).
-func (p *Program) Slices(n int) [][2]int {
+// slices cuts a batch of n: the first is [0, s), the next [s, 2s).
+func (p *Program) slices(n int) []Slice {
 	size := p.slice
 	if size == 0 {
 		size = n
 	}
-	var all [][2]int
+	var all []Slice
 	for lo := 0; lo < n; lo += size {
-		all = append(all, [2]int{lo, min(lo+size, n)})
+		all = append(all, Slice{Lo: lo, Hi: min(lo+size, n)})
 	}
 	return all
 }
 
+// Inputs makes the inputs for a slice of a batch. The program frees them.
+type Inputs func(Slice) ([]*tensors.Tensor, error)
+
 // Run calls the program on every slice of a batch of n and returns the outputs in the order of the
-// slices. input makes the inputs for images [lo, hi); Run frees them.
-func (p *Program) Run(n int, input func(lo, hi int) ([]*tensors.Tensor, error)) ([][]*tensors.Tensor, error) {
-	slices := p.Slices(n)
+// slices. seed, which only training has, gives the seed of the slice that starts with image lo. n must be a
+// multiple of the number of devices.
+func (p *Program) Run(n int, seed func(lo int) int64, input Inputs) ([][]*tensors.Tensor, error) {
+	slices := p.slices(n)
 	outputs := make([][]*tensors.Tensor, len(slices))
 	errs := make([]error, len(slices))
 	var wg sync.WaitGroup
@@ -88,7 +133,7 @@ func (p *Program) Run(n int, input func(lo, hi int) ([]*tensors.Tensor, error)) 
 		free <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-free }()
-			outputs[i], errs[i] = p.call(func() ([]*tensors.Tensor, error) { return input(s[0], s[1]) })
+			outputs[i], errs[i] = p.call(s, seed, input)
 		})
 	}
 	wg.Wait()
@@ -100,26 +145,51 @@ func (p *Program) Run(n int, input func(lo, hi int) ([]*tensors.Tensor, error)) 
 	return outputs, nil
 }
 
-func (p *Program) call(input func() ([]*tensors.Tensor, error)) ([]*tensors.Tensor, error) {
-	batch, err := input()
-	if err != nil {
-		return nil, err
+// call is one execution, on all devices.
+func (p *Program) call(s Slice, seed func(lo int) int64, input Inputs) ([]*tensors.Tensor, error) {
+	var args []any
+	var batch []*tensors.Tensor
+	defer func() {
+		for _, t := range batch {
+			t.MustFinalizeAll()
+		}
+	}()
+	devices := p.weights.devices
+	if (s.Hi-s.Lo)%devices != 0 {
+		return nil, fmt.Errorf("running the graph: %d images cannot be divided among %d devices", s.Hi-s.Lo, devices)
 	}
-	args := make([]any, 0, len(p.names)+len(batch))
-	for _, name := range p.names {
-		args = append(args, p.weights.tensors[name])
-	}
-	for _, t := range batch {
-		args = append(args, t)
+	each := (s.Hi - s.Lo) / devices
+	for device := range devices {
+		for _, name := range p.names {
+			args = append(args, p.weights.tensors[name].copies[device])
+		}
+		var own []*tensors.Tensor
+		if p.training {
+			rng, err := graph.RNGStateFromSeed(seed(s.Lo))
+			if err != nil {
+				return nil, err
+			}
+			own = append(own, rng)
+		}
+		lo := s.Lo + device*each
+		in, err := input(Slice{Lo: lo, Hi: lo + each, Device: compute.DeviceNum(device)})
+		own = append(own, in...)
+		batch = append(batch, own...)
+		if err != nil {
+			return nil, err
+		}
+		for _, t := range own {
+			args = append(args, t)
+		}
 	}
 	out, err := p.exec.Call(args...)
-	for _, t := range batch {
-		t.MustFinalizeAll()
-	}
 	if err != nil {
 		return nil, fmt.Errorf("running the graph: %w", err)
 	}
-	return out, nil
+	for _, same := range out[len(out)/devices:] {
+		same.MustFinalizeAll()
+	}
+	return out[:len(out)/devices], nil
 }
 
 // Gradient returns the gradients of loss by the named tensors of the weights.

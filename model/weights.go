@@ -22,13 +22,17 @@ import (
 type Weights struct {
 	backend   compute.Backend
 	precision Precision
+	devices   int
 	names     []string
-	tensors   map[string]*tensors.Tensor
+	tensors   map[string]*stored
 }
+
+// stored is one tensor, which several Weights may share: a copy on each device.
+type stored struct{ copies []*tensors.Tensor }
 
 // NewWeights returns weights without tensors.
 func NewWeights(backend compute.Backend) *Weights {
-	return &Weights{backend: backend, precision: Float32, tensors: map[string]*tensors.Tensor{}}
+	return &Weights{backend: backend, precision: Float32, devices: 1, tensors: map[string]*stored{}}
 }
 
 // Backend is where the tensors live.
@@ -41,37 +45,64 @@ func (w *Weights) Set(name string, shape []int, values []float32) error {
 }
 
 func (w *Weights) setRaw(name string, shape shapes.Shape, raw []byte) error {
-	t, err := tensors.FromRaw(w.backend, 0, shape, raw)
-	if err != nil {
-		return fmt.Errorf("moving tensor %q to the engine: %w", name, err)
+	t := w.tensors[name]
+	if t == nil {
+		t = &stored{}
+		w.names, w.tensors[name] = append(w.names, name), t
 	}
-	if old := w.tensors[name]; old != nil {
-		if err := old.FinalizeAll(); err != nil {
+	old := t.copies
+	t.copies = nil
+	for device := range w.devices {
+		one, err := tensors.FromRaw(w.backend, compute.DeviceNum(device), shape, raw)
+		if err != nil {
+			return fmt.Errorf("moving tensor %q to the engine: %w", name, err)
+		}
+		t.copies = append(t.copies, one)
+	}
+	for _, one := range old {
+		if err := one.FinalizeAll(); err != nil {
 			return fmt.Errorf("freeing tensor %q: %w", name, err)
 		}
-	} else {
-		w.names = append(w.names, name)
 	}
-	w.tensors[name] = t
 	return nil
 }
 
+// SetDevices puts a copy of all tensors on each of the first n devices of the backend. Programs made
+// from now on divide every batch among them. The default is one.
+func (w *Weights) SetDevices(n int) error {
+	if most := int(w.backend.NumDevices()); n < 1 || n > most {
+		return fmt.Errorf("computing on %d devices: %w: the engine has %d", n, format.ErrUnsupported, most)
+	}
+	w.devices = n
+	for _, name := range w.names {
+		t := w.tensors[name].copies[0]
+		if len(w.tensors[name].copies) == n {
+			continue
+		}
+		var raw []byte
+		if err := t.ConstBytes(func(b []byte) { raw = slices.Clone(b) }); err != nil {
+			return fmt.Errorf("copying tensor %q: %w", name, err)
+		}
+		if err := w.setRaw(name, t.Shape(), raw); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Devices is on how many devices the tensors are.
+func (w *Weights) Devices() int { return w.devices }
+
 // Values returns a copy of a tensor's elements, nil for an unknown name.
 func (w *Weights) Values(name string) ([]float32, error) {
-	t := w.tensors[name]
-	if t == nil {
+	if w.tensors[name] == nil {
 		return nil, nil
 	}
+	t := w.tensors[name].copies[0]
 	var values []float32
-	var err error
-	if t.DType() == dtypes.Float32 {
-		values, err = tensors.CopyFlatData[float32](t)
-	} else {
-		var widening error
-		err = t.ConstBytes(func(raw []byte) { values, widening = w.widen(name, t.Shape().Dimensions, raw) })
-		err = errors.Join(err, widening)
-	}
-	if err != nil {
+	var widening error
+	err := t.ConstBytes(func(raw []byte) { values, widening = widen(name, t.Shape(), raw) })
+	if err = errors.Join(err, widening); err != nil {
 		return nil, fmt.Errorf("reading tensor %q: %w", name, err)
 	}
 	return values, nil

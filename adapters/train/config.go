@@ -41,6 +41,7 @@ type Config struct {
 	LoggingSteps           int     `yaml:"logging_steps" json:"logging_steps"`
 	Seed                   uint64  `yaml:"seed" json:"seed"`
 	TrainSamplingStrategy  string  `yaml:"train_sampling_strategy" json:"train_sampling_strategy" usage:"random: a new order each epoch; sequential: the order of the split"`
+	Devices                int     `yaml:"devices" json:"devices" usage:"devices of the engine that share the work; a batch is per_device_train_batch_size times as many images"`
 	DataloaderNumWorkers   int     `yaml:"dataloader_num_workers" json:"dataloader_num_workers"` // 0: one per core
 }
 
@@ -53,9 +54,15 @@ func DefaultConfig() Config {
 		AdamBeta1: 0.9, AdamBeta2: 0.999, AdamEpsilon: 1e-8, MaxGradNorm: 1,
 		EvalStrategy: "epoch", EvalSteps: 500, SaveStrategy: "epoch", SaveSteps: 500,
 		LoadBestModelAtEnd: true, MetricForBestModel: "accuracy",
-		LoggingSteps: 10, Seed: 42, TrainSamplingStrategy: "random",
+		LoggingSteps: 10, Seed: 42, TrainSamplingStrategy: "random", Devices: 1,
 	}
 }
+
+// TrainBatch is how many images all devices take together in training.
+func (c Config) TrainBatch() int { return c.PerDeviceTrainBatchSize * c.Devices }
+
+// EvalBatch is how many they take in evaluations.
+func (c Config) EvalBatch() int { return c.PerDeviceEvalBatchSize * c.Devices }
 
 // bestBy is the metric of the best evaluation: accuracy or loss.
 func (c Config) bestBy() string { return strings.TrimPrefix(c.MetricForBestModel, "eval_") }
@@ -94,6 +101,7 @@ func (c Config) Validate() []error {
 	check(c.EarlyStoppingThreshold >= 0, "early_stopping_threshold", c.EarlyStoppingThreshold, "zero or more")
 	check(c.LoggingSteps > 0, "logging_steps", c.LoggingSteps, "positive")
 	check(slices.Contains([]string{"random", "sequential"}, c.TrainSamplingStrategy), "train_sampling_strategy", c.TrainSamplingStrategy, "random or sequential")
+	check(c.Devices > 0, "devices", c.Devices, "positive")
 	check(c.DataloaderNumWorkers >= 0, "dataloader_num_workers", c.DataloaderNumWorkers, "zero (one per core) or more")
 	return errs
 }

@@ -22,7 +22,7 @@ type differentiator struct {
 }
 
 func newDifferentiator(job Job) (*differentiator, error) {
-	m, w, a, norm, batch := job.Model, job.Weights, job.Adapter, job.Norm, job.Config.PerDeviceTrainBatchSize
+	m, w, a, norm, batch := job.Model, job.Weights, job.Adapter, job.Norm, job.Config.TrainBatch()
 	attach, err := Attach(w, a)
 	if err != nil {
 		return nil, err
@@ -36,15 +36,15 @@ func newDifferentiator(job Job) (*differentiator, error) {
 	}
 	d.height, d.width = m.InputSize()
 	d.program, err = model.NewProgram(m, w, attach, true, func(p *model.Params, in []*graph.Node) []*graph.Node {
-		pixels, targets, mask, factor := in[0], in[1], in[2], in[3]
+		pixels, targets, share := in[0], in[1], in[2]
 		logits := m.Forward(p, model.Normalise(pixels, norm.Mean, norm.Std))
-		loss := graph.ReduceAllSum(graph.Mul(crossEntropy(logits, targets), mask))
+		loss := graph.ReduceAllSum(graph.Mul(crossEntropy(logits, targets), share))
 		if job.Penalty {
 			if penalty := a.Hook(p).Penalty(); penalty != nil {
-				loss = graph.Add(loss, graph.Mul(penalty, graph.ReduceAllSum(mask))) // the mean over images has it once
+				loss = graph.Add(loss, graph.Mul(penalty, graph.ReduceAllSum(share))) // the mean over images has it once
 			}
 		}
-		return append([]*graph.Node{loss}, p.Gradient(graph.Mul(loss, factor), names)...)
+		return append([]*graph.Node{loss}, p.Gradient(loss, names)...)
 	})
 	if err != nil {
 		return nil, err
@@ -68,27 +68,25 @@ func (d *differentiator) add(b *Batch, seed uint64, step int, factor float64, gr
 		total = d.batch // one shape, one compilation; the mask takes the rest out
 	}
 	image := d.height * d.width * 3
-	outputs, err := d.program.Run(total, func(lo, hi int) ([]*tensors.Tensor, error) {
-		pixels, err := model.Pixels(d.weights, b.Pixels[lo*image:hi*image], hi-lo, d.height, d.width)
+	seeds := func(lo int) int64 { return sliceSeed(seed, step, lo) }
+	outputs, err := d.program.Run(total, seeds, func(s model.Slice) ([]*tensors.Tensor, error) {
+		pixels, err := model.Pixels(d.weights, b.Pixels[s.Lo*image:s.Hi*image], s, d.height, d.width)
 		if err != nil {
 			return nil, err
 		}
-		targets := make([]float32, (hi-lo)*d.classes)
-		for i := range hi - lo { // of the padding as well, which the mask takes out
-			b.target(lo+i, d.smoothing, targets[i*d.classes:(i+1)*d.classes])
+		n := s.Hi - s.Lo
+		targets, shares := make([]float32, n*d.classes), make([]float32, n)
+		for i := range n { // of the padding as well, whose share is 0
+			b.target(s.Lo+i, d.smoothing, targets[i*d.classes:(i+1)*d.classes])
+			shares[i] = b.Mask[s.Lo+i] * float32(factor)
 		}
-		rng, err := graph.RNGStateFromSeed(sliceSeed(seed, step, lo))
-		if err != nil {
-			return nil, err
-		}
-		return []*tensors.Tensor{pixels, tensors.FromFlatDataAndDimensions(targets, hi-lo, d.classes), tensors.FromFlatDataAndDimensions(b.Mask[lo:hi], hi-lo),
-			tensors.FromScalar(float32(factor)), rng}, nil
+		return []*tensors.Tensor{pixels, tensors.FromFlatDataAndDimensions(targets, n, d.classes), tensors.FromFlatDataAndDimensions(shares, n)}, nil
 	})
 	if err != nil {
 		return 0, err
 	}
 	for _, out := range outputs { // in the order of slices, so that sums are the same on every machine
-		loss += float64(tensors.ToScalar[float32](out[0]))
+		loss += float64(tensors.ToScalar[float32](out[0])) / factor
 		for i, t := range out[1:] {
 			err := tensors.ConstFlatData(t, func(values []float32) {
 				for j, v := range values {

@@ -188,7 +188,7 @@ func (o *Output) hyperparameters(b *bytes.Buffer) {
 	}{
 		{"learning_rate", c.LearningRate}, {"train_batch_size", c.PerDeviceTrainBatchSize}, {"eval_batch_size", c.PerDeviceEvalBatchSize},
 		{"seed", c.Seed}, {"gradient_accumulation_steps", c.GradientAccumulationSteps},
-		{"total_train_batch_size", c.PerDeviceTrainBatchSize * c.GradientAccumulationSteps},
+		{"total_train_batch_size", c.TrainBatch() * c.GradientAccumulationSteps},
 		{"optimizer", fmt.Sprintf("AdamW with betas=(%v,%v), epsilon=%v, weight_decay=%v", c.AdamBeta1, c.AdamBeta2, c.AdamEpsilon, c.WeightDecay)},
 		{"lr_scheduler_type", c.LRSchedulerType}, {"warmup_steps", c.WarmupSteps}, {"num_epochs", o.Result.State.Epoch},
 	} {

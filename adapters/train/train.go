@@ -171,6 +171,9 @@ func newRun(job Job) (*run, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := job.Weights.SetDevices(c.Devices); err != nil {
+		return nil, fmt.Errorf("training: %w", err)
+	}
 	if r.gradients, err = newDifferentiator(job); err != nil {
 		return nil, err
 	}
@@ -179,7 +182,7 @@ func newRun(job Job) (*run, error) {
 		if err != nil {
 			return nil, err
 		}
-		r.predictor, err = model.NewPredictor(job.Model, job.Weights, attach, job.Norm, c.PerDeviceEvalBatchSize)
+		r.predictor, err = model.NewPredictor(job.Model, job.Weights, attach, job.Norm, c.EvalBatch())
 		if err != nil {
 			return nil, err
 		}
@@ -192,7 +195,7 @@ func Steps(c Config, n int) int {
 	if c.MaxSteps > 0 {
 		return c.MaxSteps
 	}
-	batches := (n + c.PerDeviceTrainBatchSize - 1) / c.PerDeviceTrainBatchSize
+	batches := (n + c.TrainBatch() - 1) / c.TrainBatch()
 	perEpoch := (batches + c.GradientAccumulationSteps - 1) / c.GradientAccumulationSteps
 	return int(math.Ceil(c.NumTrainEpochs * float64(perEpoch)))
 }
@@ -304,7 +307,7 @@ func (r *run) apply(gradNorm, rate float64) error {
 
 // lossFactor is what losses are multiplied by before they are differentiated.
 func (r *run) lossFactor() float64 {
-	return r.scaler.factor(r.Config.PerDeviceTrainBatchSize * r.Config.GradientAccumulationSteps)
+	return r.scaler.factor(r.Config.TrainBatch() * r.Config.GradientAccumulationSteps)
 }
 
 // due tells whether something is to be done after the present step.

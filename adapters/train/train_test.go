@@ -126,9 +126,9 @@ func run(t *testing.T, j train.Job) *train.Result {
 }
 
 func tryRun(ctx context.Context, j train.Job) (*train.Result, error) {
-	j.Train.Batch, j.Train.Seed = j.Config.PerDeviceTrainBatchSize, j.Config.Seed
+	j.Train.Batch, j.Train.Seed = j.Config.TrainBatch(), j.Config.Seed
 	if j.Eval != nil {
-		j.Eval.Batch = j.Config.PerDeviceEvalBatchSize
+		j.Eval.Batch = j.Config.EvalBatch()
 	}
 	return train.Run(ctx, j)
 }

@@ -35,6 +35,7 @@ var shortFlags = []shortFlag{
 	{name: "target-modules", keys: []string{"adapter.target_modules"}},
 	{name: "epochs", keys: []string{"training.num_train_epochs"}},
 	{name: "batch-size", keys: []string{"training.per_device_train_batch_size", "training.per_device_eval_batch_size"}},
+	{name: "devices", keys: []string{"training.devices"}},
 	{name: "learning-rate", keys: []string{"training.learning_rate"}},
 	{name: "precision", keys: []string{"training.fp16", "training.bf16"}, usage: "fp32, fp16, bf16, or auto: bf16 on an accelerator", words: map[string][]string{
 		"fp32": {"training.fp16=false", "training.bf16=false"},

@@ -153,6 +153,9 @@ func (e *env) plan(ctx context.Context, cfg *Config, dryRun bool) (p *plan, err 
 		}
 		opts.Backend = p.engine.Backend
 	}
+	if p.engine != nil && cfg.Training.Devices > int(p.engine.Backend.NumDevices()) {
+		return nil, usage("reading the settings", fmt.Sprintf("training.devices is %d, but the engine %s has %d", cfg.Training.Devices, p.engine.Spec, p.engine.Backend.NumDevices()))
+	}
 	if opts.Precision, err = e.trainingPrecision(cfg.Training, p.engine); err != nil {
 		return nil, err
 	}
@@ -182,7 +185,7 @@ func (e *env) plan(ctx context.Context, cfg *Config, dryRun bool) (p *plan, err 
 	if err != nil {
 		return nil, err
 	}
-	p.job.Train.Batch, p.job.Train.Shuffle = t.PerDeviceTrainBatchSize, t.TrainSamplingStrategy == "random"
+	p.job.Train.Batch, p.job.Train.Shuffle = t.TrainBatch(), t.TrainSamplingStrategy == "random"
 	switch d := cfg.Dataset; {
 	case d.Streaming:
 		p.job.Train.Window = d.BufferSize
@@ -201,7 +204,7 @@ func (e *env) plan(ctx context.Context, cfg *Config, dryRun bool) (p *plan, err 
 		if err != nil {
 			return nil, err
 		}
-		p.job.Eval.Batch, p.job.Eval.Keep = t.PerDeviceEvalBatchSize, int64(cfg.Dataset.EvalCache)
+		p.job.Eval.Batch, p.job.Eval.Keep = t.EvalBatch(), int64(cfg.Dataset.EvalCache)
 		if train.Normalization(p.job.Eval.Pipeline) != p.job.Norm {
 			return nil, usage("reading the settings", "transforms.train and transforms.eval normalise differently, but a model has one way")
 		}
