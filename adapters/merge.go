@@ -69,7 +69,7 @@ type MergeOptions struct {
 	SideFiles string
 
 	// Keep leaves finished files to the next merge if this one fails or is cancelled, not only if it
-	// is killed. It is for bases that were read from afar.
+	// is killed, unless the base turns out to be damaged. It is for bases that were read from afar.
 	Keep bool
 
 	// Check is called with the directory of the merged files before they get their final name. Its
@@ -94,6 +94,7 @@ type MergeResult struct {
 	SideFiles             []string
 	LeftOut               []string // files of the base that were not copied
 	Resumed               int      // shards that an interrupted merge had finished
+	Unchecked             []string // files of the base that could not be compared with their hashes
 }
 
 // MergedShard is a file of the merged checkpoint.

@@ -2,6 +2,7 @@ package adapters
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -34,6 +35,11 @@ func (p *MergePlan) Send(ctx context.Context, work string, to Store) (rest strin
 		return "", result, fmt.Errorf("merging in %q: %w", work, err)
 	}
 	defer j.close()
+	defer func() {
+		if errors.Is(err, format.ErrDamaged) { // what was made of it must not be taken for finished
+			err = errors.Join(err, j.remove())
+		}
+	}()
 	meter := p.meter()
 	p.result.Resumed = 0
 	for i, s := range p.shards {
@@ -47,6 +53,7 @@ func (p *MergePlan) Send(ctx context.Context, work string, to Store) (rest strin
 	if err := os.MkdirAll(rest, 0o755); err != nil {
 		return "", result, fmt.Errorf("merging: %w", err)
 	}
+	p.result.Unchecked = p.base.Unchecked()
 	err = p.writeRest(rest)
 	return rest, p.result, err
 }

@@ -28,7 +28,7 @@ func (p *MergePlan) Write(ctx context.Context, out string) (result MergeResult, 
 	}
 	defer j.close()
 	defer func() {
-		if err != nil && !p.opts.Keep {
+		if err != nil && (!p.opts.Keep || errors.Is(err, format.ErrDamaged)) {
 			os.RemoveAll(tmp)
 		}
 	}()
@@ -56,6 +56,7 @@ func (p *MergePlan) Write(ctx context.Context, out string) (result MergeResult, 
 			return result, err
 		}
 	}
+	p.result.Unchecked = p.base.Unchecked()
 	if err := j.remove(); err != nil {
 		return result, fmt.Errorf("merging: %w", err)
 	}

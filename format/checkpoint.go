@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // The names under which transformers and PEFT keep weights.
@@ -55,11 +56,13 @@ func Open(path string) (*Checkpoint, error) {
 // openFrom opens the checkpoint that a file of a folder begins; path is what it is called.
 func openFrom(f Folder, name, path string, lim Limits) (*Checkpoint, error) {
 	c := &Checkpoint{path: path, index: map[string]*fileTensor{}}
-	open := c.openShard
+	var err error
 	if strings.HasSuffix(name, ".index.json") {
-		open = c.openIndex
+		err = c.openIndex(f, name, lim)
+	} else {
+		err = c.openShards(f, []string{name}, lim)
 	}
-	if err := open(f, name, lim); err != nil {
+	if err != nil {
 		c.Close()
 		return nil, err
 	}
@@ -116,10 +119,8 @@ func (c *Checkpoint) openIndex(f Folder, indexName string, lim Limits) error {
 	if err != nil {
 		return at("reading", file, err)
 	}
-	for _, name := range slices.Sorted(maps.Keys(ix.shardSet())) {
-		if err := c.openShard(f, name, lim); err != nil {
-			return err
-		}
+	if err := c.openShards(f, slices.Sorted(maps.Keys(ix.shardSet())), lim); err != nil {
+		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(ix.WeightMap)) {
 		shard := ix.WeightMap[name]
@@ -142,26 +143,66 @@ func (c *Checkpoint) openIndex(f Folder, indexName string, lim Limits) error {
 	return nil
 }
 
-func (c *Checkpoint) openShard(f Folder, name string, lim Limits) error {
-	path := f.file(name)
-	opened, err := f.Open(name)
-	if err != nil {
-		return at("opening", path, err)
+// openers is how many headers are read at the same time: on a server each of them takes a while.
+const openers = 8
+
+// openShards reads headers, several at a time, and takes the files in the order given.
+func (c *Checkpoint) openShards(f Folder, names []string, lim Limits) error {
+	files, headers, errs := make([]*shardFile, len(names)), make([]*Header, len(names)), make([]error, len(names))
+	todo := make(chan int)
+	var running sync.WaitGroup
+	for range min(openers, len(names)) {
+		running.Go(func() {
+			for i := range todo {
+				files[i], headers[i], errs[i] = f.openShard(names[i], lim)
+			}
+		})
 	}
-	src := &shardFile{opened}
-	c.files = append(c.files, src)
-	h, err := ReadHeader(src, src.Size(), lim)
-	if err != nil {
-		return at("reading header of", path, err)
+	for i := range names {
+		todo <- i
 	}
+	close(todo)
+	running.Wait()
+	for _, file := range files {
+		if file != nil {
+			c.files = append(c.files, file) // to be closed, whatever comes
+		}
+	}
+	for i, name := range names {
+		err := errs[i]
+		if err == nil {
+			err = c.take(Shard{Name: name, Path: f.file(name), Header: headers[i], Version: files[i].Version()}, files[i])
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f Folder) openShard(name string, lim Limits) (*shardFile, *Header, error) {
+	src, err := f.Open(name)
+	if err != nil {
+		return nil, nil, at("opening", f.file(name), err)
+	}
+	file := newShardFile(src)
+	h, err := ReadHeader(file, file.Size(), lim)
+	if err != nil {
+		return file, nil, at("reading header of", f.file(name), err)
+	}
+	return file, h, at("reading header of", f.file(name), file.check(h.prefix(), 0))
+}
+
+// take adds a shard's tensors to the checkpoint's.
+func (c *Checkpoint) take(s Shard, file *shardFile) error {
 	shard := len(c.shards)
-	c.shards = append(c.shards, Shard{Name: name, Path: path, Header: h, Version: src.Version()})
-	for _, e := range h.Entries() {
+	c.shards = append(c.shards, s)
+	for _, e := range s.Header.Entries() {
 		if other, dup := c.index[e.Name]; dup {
-			return &Error{Op: "reading", Path: path, Tensor: e.Name, Kind: ErrDamaged,
+			return &Error{Op: "reading", Path: s.Path, Tensor: e.Name, Kind: ErrDamaged,
 				Err: fmt.Errorf("also defined in %q", c.shards[other.shard].Name)}
 		}
-		c.index[e.Name] = &fileTensor{Entry: e, file: src, offset: h.DataOffset() + e.Begin, path: path, shard: shard}
+		c.index[e.Name] = &fileTensor{Entry: e, file: file, offset: s.Header.DataOffset() + e.Begin, path: s.Path, shard: shard}
 	}
 	return nil
 }
@@ -184,6 +225,17 @@ func (c *Checkpoint) Shards() []Shard { return c.shards }
 // Warnings lists what is wrong but harmless: tensors that the index does not
 // mention, or a total size that does not add up.
 func (c *Checkpoint) Warnings() []string { return c.warnings }
+
+// Unchecked names the shards that announced a hash and were read by [Rewrite], but not in such an order
+// that it could be compared.
+func (c *Checkpoint) Unchecked() (names []string) {
+	for i, f := range c.files {
+		if f.unchecked() {
+			names = append(names, c.shards[i].Name)
+		}
+	}
+	return names
+}
 
 // Metadata returns the "__metadata__" of the first shard; nil if it has none.
 func (c *Checkpoint) Metadata() map[string]string {

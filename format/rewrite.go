@@ -67,8 +67,8 @@ func LikeHeader(old *Header, tensors []TensorInfo) (*Header, error) {
 // Rewrite writes a file with the given header, whose tensors are mostly those of other files: data
 // moves in pieces of a few MB through reading, patching, hashing and writing, which go on at the
 // same time. The space is reserved first; [ErrSpace] says that there is too little. As with [Write]
-// the file appears under its name complete and on disk, or not at all. A source that changes while
-// it is read is an error.
+// the file appears under its name complete and on disk, or not at all. A source that changes while it
+// is read is an error, and so is a [HashedSource] that is not what it announced.
 func Rewrite(ctx context.Context, path string, h *Header, pieces map[string]Piece, opts RewriteOptions) (Written, error) {
 	w := Written{Size: h.FileSize()}
 	err := writeAtomic(path, func(f *os.File) error {

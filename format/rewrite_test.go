@@ -23,7 +23,7 @@ func rewritten(t *testing.T) (*format.Checkpoint, string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "model.safetensors")
 	var tensors []format.Tensor
-	for _, s := range [][]int{{900_001, 7}, {1, 5 << 20}, {3}, {0, 4}, {1000, 1000}} {
+	for _, s := range [][]int{{900_001, 7}, {1, 5 << 20}, {3}, {0, 4}, {1000, 1000}, {99}} {
 		info := format.TensorInfo{Name: fmt.Sprint("t", s), DType: format.U8, Shape: s}
 		data := make([]byte, info.Size())
 		for i := range data {

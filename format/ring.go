@@ -220,6 +220,9 @@ func (r *ring) read(c *chunk) error {
 		return err
 	}
 	for _, f := range c.ranges {
+		if err := f.source.file.check(c.data[f.from:f.to], f.offset); err != nil {
+			return f.source.fail(err)
+		}
 		if disk, ok := f.source.file.Source.(*diskFile); ok {
 			if r.behind[disk] == nil {
 				r.behind[disk] = newBehind(disk.File)
@@ -264,13 +267,17 @@ func (p *patcher) patch(c *chunk) (err error) {
 	return nil
 }
 
-// unchanged fails if a file was written to while it was read.
+// unchanged fails if a file was written to while it was read, or is not what was announced.
 func (r *ring) unchanged() error {
 	for _, s := range r.sources {
-		if s.file != nil {
-			if err := s.file.Unchanged(); err != nil {
-				return fmt.Errorf("reading: %w", err)
-			}
+		if s.file == nil {
+			continue
+		}
+		if err := s.file.checkEnd(); err != nil {
+			return s.fail(err)
+		}
+		if err := s.file.Unchanged(); err != nil {
+			return fmt.Errorf("reading: %w", err)
 		}
 	}
 	return nil

@@ -23,9 +23,6 @@ type Source interface {
 	Unchanged() error
 }
 
-// A shardFile is a Source that can be told from others.
-type shardFile struct{ Source }
-
 // A Folder is where the files of a checkpoint lie together: a repository, for example.
 type Folder struct {
 	Path  string   // or what else names it to people

@@ -2,12 +2,16 @@ package format_test
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -158,3 +162,76 @@ type lateTensor struct {
 
 func (l lateTensor) Info() format.TensorInfo { return l.info }
 func (l lateTensor) Bytes() ([]byte, error)  { return l.data, nil }
+
+// hashed announces a hash.
+type hashed struct {
+	distant
+	want string
+}
+
+func (h hashed) Hash() (hash.Hash, string) { return sha256.New(), h.want }
+
+// What is read of a file is compared with the hash that was announced, also where some of it is not
+// wanted; where it is read in another order there is nothing to compare, and one can ask.
+func TestRewriteChecksHashes(t *testing.T) {
+	ck, _ := rewritten(t)
+	path := ck.Shards()[0].Path
+	sum := sha256.Sum256(read(t, path))
+	right := hex.EncodeToString(sum[:])
+	a := &afar{dir: filepath.Dir(path)}
+	for _, tt := range []struct {
+		name      string
+		want      string
+		change    func(map[string]format.Piece)
+		unchecked bool
+		err       error
+	}{
+		{name: "the announced content", want: right},
+		{name: "another content", want: strings.Repeat("0", 64), err: format.ErrDamaged},
+		{name: "a small tensor in the middle is replaced", want: strings.Repeat("0", 64), err: format.ErrDamaged,
+			change: func(all map[string]format.Piece) {
+				all["t[3]"] = format.Piece{From: lateTensor{all["t[3]"].From.Info(), []byte{9, 8, 7}}}
+			}},
+		{name: "the end is not wanted", want: strings.Repeat("0", 64), err: format.ErrDamaged,
+			change: func(all map[string]format.Piece) {
+				delete(all, "t[1000 1000]")
+				delete(all, "t[99]")
+			}},
+		{name: "a large part in the middle is not wanted", want: strings.Repeat("0", 64), unchecked: true,
+			change: func(all map[string]format.Piece) { delete(all, "t[1 5242880]") }},
+	} {
+		folder := a.folder()
+		open := folder.Open
+		folder.Open = func(name string) (format.Source, error) {
+			src, err := open(name)
+			return hashed{src.(distant), tt.want}, err
+		}
+		far, err := format.OpenFolder(folder, filepath.Base(path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, all := pieces(far)
+		if tt.change != nil {
+			tt.change(all)
+		}
+		var list []format.TensorInfo
+		for _, p := range all {
+			list = append(list, p.From.Info())
+		}
+		h, err := format.LikeHeader(far.Shards()[0].Header, list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := filepath.Join(t.TempDir(), "out")
+		_, err = format.Rewrite(t.Context(), out, h, all, format.RewriteOptions{Readers: 2})
+		if !errors.Is(err, tt.err) || (err == nil) != (tt.err == nil) {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		if _, there := os.Stat(out); (there == nil) != (err == nil) {
+			t.Errorf("%s: the file is there, or not: %v", tt.name, there)
+		}
+		if got := len(far.Unchecked()) > 0; got != tt.unchecked {
+			t.Errorf("%s: unchecked %t", tt.name, got)
+		}
+	}
+}

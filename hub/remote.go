@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"slices"
 	"sync"
@@ -104,6 +105,13 @@ type RemoteFile struct {
 
 	mu   sync.Mutex // held while head is fetched
 	head []byte
+}
+
+// Hash returns a new hash of the kind that the Hub names the content by, and that
+// name; nil if the name is no hash. Ranges cannot be checked by themselves: a reader
+// of the whole file can.
+func (f *RemoteFile) Hash() (h hash.Hash, want string) {
+	return newHash(f.ETag(), f.Size), f.ETag()
 }
 
 // ReadAt fills p with the content from offset off on.

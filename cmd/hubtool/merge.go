@@ -286,6 +286,9 @@ func (e *env) mergeInto(ctx context.Context, refs []string, o mergeOptions) (*me
 	for _, name := range result.LeftOut {
 		e.note("the base's %q is not copied", name)
 	}
+	if len(result.Unchecked) > 0 {
+		e.note("these files of the base were not read in their order, so that their hashes could not be compared: %s", strings.Join(result.Unchecked, ", "))
+	}
 	if result.Resumed > 0 {
 		e.note("%d of %d files were finished before", result.Resumed, len(result.Shards))
 	}

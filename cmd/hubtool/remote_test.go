@@ -263,18 +263,29 @@ func TestStreamedMerge(t *testing.T) {
 	}
 }
 
-// A base that is another one suddenly leaves no merged file.
-func TestStreamedMergeOfAChangingBase(t *testing.T) {
-	h, url, _ := hubtest.Start(t, hubtest.WithRegularLimit(10_000))
-	largeBase(t, h)
-	h.Inject(hubtest.Fault{Method: "GET", Path: "/lfs/blob/", Skip: 4, Do: hubtest.Headers("ETag", `"another"`)})
-	out := filepath.Join(t.TempDir(), "out")
-	_, stderr := newProcess(t, url).run(1, "merge", "acme/adapter", "--out", out, "--stream")
-	if !strings.Contains(stderr, `"kind":"changed"`) || !strings.Contains(stderr, "model-0000") {
-		t.Errorf("%s", stderr)
-	}
-	if _, err := os.Stat(out); err == nil {
-		t.Error("the merged model is there")
+// A base that is another one suddenly, or has one wrong byte, leaves no merged file.
+func TestStreamedMergeOfAWrongBase(t *testing.T) {
+	for _, tt := range []struct {
+		kind string
+		code int
+		do   func(http.ResponseWriter, *http.Request, http.Handler)
+	}{
+		{"changed", 1, hubtest.Headers("ETag", `"another"`)},
+		{"damaged-file", 6, hubtest.Corrupt(1_000_000)},
+	} {
+		t.Run(tt.kind, func(t *testing.T) {
+			h, url, _ := hubtest.Start(t, hubtest.WithRegularLimit(10_000))
+			largeBase(t, h)
+			h.Inject(hubtest.Fault{Method: "GET", Path: "/lfs/blob/", Skip: 5, Times: 1, Do: tt.do})
+			out := filepath.Join(t.TempDir(), "out")
+			_, stderr := newProcess(t, url).run(tt.code, "merge", "acme/adapter", "--out", out, "--stream")
+			if !strings.Contains(stderr, `"kind":"`+tt.kind+`"`) || !strings.Contains(stderr, "model-0000") {
+				t.Errorf("%s", stderr)
+			}
+			if _, err := os.Stat(out); err == nil {
+				t.Error("the merged model is there")
+			}
+		})
 	}
 }
 
