@@ -318,8 +318,11 @@ func TestTrainingBeginsBeforeAllIsHere(t *testing.T) {
 	if err := fetch(ctx, "README.md"); err != nil {
 		t.Fatal(err)
 	}
-	names := []string{"README.md", "data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet", "data/test-00000-of-00001.parquet"}
-	arriving, err := dataset.OpenArriving(ctx, dir, names, fetch, dataset.Options{})
+	var files []dataset.File
+	for _, name := range []string{"README.md", "data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet", "data/test-00000-of-00001.parquet"} {
+		files = append(files, dataset.File{Name: name})
+	}
+	arriving, err := dataset.OpenArriving(ctx, dir, files, fetch, dataset.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -79,13 +79,13 @@ func measure(mode, dir string, workers, batch int) (string, error) {
 func firstBatch(dir string, l *train.Loader) (string, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	files := []string{"README.md"}
+	files := []dataset.File{{Name: "README.md"}}
 	for i := range 8 {
-		files = append(files, fmt.Sprintf("data/train-%05d-of-00008.parquet", i))
+		files = append(files, dataset.File{Name: fmt.Sprintf("data/train-%05d-of-00008.parquet", i)})
 	}
 	var there time.Time
 	fetch := func(ctx context.Context, name string) error {
-		if filepath.Base(name) == filepath.Base(files[1]) {
+		if filepath.Base(name) == filepath.Base(files[1].Name) {
 			there = time.Now()
 			return nil
 		}

@@ -10,7 +10,8 @@ import (
 	"github.com/hubtool/hubtool/hub"
 )
 
-// Training may begin while a repository's files still come (dataset.streaming). The card and the first data file are
+// Training may begin while a repository's files still come (dataset.streaming), and looking at a part of a data set needs
+// no more than that part. The card and the first data file are
 // pulled at once, the other files one after another, each by parallel ranges.
 
 // openArriving opens a data set of a repository before its files are here; a local one, or one that cannot be read so,
@@ -35,9 +36,10 @@ func (e *env) openArriving(ctx context.Context, ref string, opts dataset.Options
 	if err != nil {
 		return nil, err
 	}
-	var names, cards []string
+	var files []dataset.File
+	var cards []string
 	for _, f := range listing.Files {
-		names = append(names, f.Name)
+		files = append(files, dataset.File{Name: f.Name, Size: f.Size})
 		if slices.Contains(cardFiles, f.Name) {
 			cards = append(cards, f.Name)
 		}
@@ -54,9 +56,9 @@ func (e *env) openArriving(ctx context.Context, ref string, opts dataset.Options
 		e.endProgress()
 		return err
 	}
-	d, err := dataset.OpenArriving(ctx, listing.Dir, names, fetch, opts)
+	d, err := dataset.OpenArriving(ctx, listing.Dir, files, fetch, opts)
 	if errors.Is(err, dataset.ErrStreaming) {
-		e.note("training begins when all of %q is here: %v", ref, err)
+		e.note("all of %q is pulled first: %v", ref, err)
 		dir, err := e.dataset(ctx, ref)
 		if err != nil {
 			return nil, err

@@ -74,8 +74,9 @@ func (o datasetOptions) survey(progress func(done, total int)) (survey.Options, 
 	return survey.Options{Workers: o.workers, Progress: progress}, nil
 }
 
+// openForSurvey opens a data set of which only the first file is here, where it is a repository's.
 func (e *env) openForSurvey(ctx context.Context, ref string, o datasetOptions) (*dataset.Dataset, error) {
-	return e.openDataset(ctx, ref, defaultCacheSize, dataset.Options{Config: o.config, ImageColumn: o.imageColumn, LabelColumn: o.labelColumn, Unlabelled: true})
+	return e.openArriving(ctx, ref, e.datasetOptions(dataset.Options{Config: o.config, ImageColumn: o.imageColumn, LabelColumn: o.labelColumn, Unlabelled: true}, defaultCacheSize))
 }
 
 func (e *env) datasetList(c *cli.Context, o datasetOptions) error {
@@ -129,7 +130,13 @@ func (e *env) surveyedRows(c *cli.Context, o datasetOptions) (*dataset.Rows, err
 	if err != nil {
 		return nil, err
 	}
-	return d.Select(o.split)
+	rows, err := d.Select(o.split)
+	if err != nil {
+		return nil, err
+	}
+	err = d.Fetch(c.Context, rows)
+	e.endProgress()
+	return rows, err
 }
 
 func statsText(w io.Writer, s *survey.Stats) {

@@ -74,7 +74,7 @@ func (e *env) train(ctx context.Context, cfg *Config, dryRun bool) (*trainSummar
 		return nil, withHint(err, "%s", continueHint(ctx, cfg, err))
 	}
 	e.brokenNote(result.Broken)
-	if result.DataWait > tooLong {
+	if result.DataWait > tooLong && result.Seconds > longEnough {
 		e.note("%.0f %% of the training time went by waiting for images: %s", 100*result.DataWait, waitAdvice(cfg))
 	}
 	s, err := e.finishTraining(ctx, p, result)
@@ -87,6 +87,9 @@ func (e *env) train(ctx context.Context, cfg *Config, dryRun bool) (*trainSummar
 // tooLong is the share of the training time spent waiting for images from which on something can be
 // gained.
 const tooLong = 0.05
+
+// longEnough, in seconds, is a run that did more than to begin.
+const longEnough = 30
 
 // waitAdvice says what would bring images faster, with this config.
 func waitAdvice(cfg *Config) string {

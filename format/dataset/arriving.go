@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -17,20 +18,25 @@ var ErrStreaming = errors.New("not readable before all of it is here")
 
 // arrival is where the files of a data set come from while it is in use.
 type arrival struct {
-	files  []string
+	files  []File
 	fetch  func(ctx context.Context, name string) error
 	splits []*arriving
 }
 
-// OpenArriving opens a data set of Parquet files of which only the card need be in dir yet. files are all its files,
-// slash-separated and relative to dir; fetch brings one of them there. The first data file is fetched at once, the others
+// File is a file of a data set that may still have to come.
+type File struct {
+	Name string // slash-separated, relative to the data set's directory
+	Size int64  // bytes
+}
+
+// OpenArriving opens a data set of Parquet files of which only the card need be in dir yet. files are all its files; fetch brings one of them there. The first data file is fetched at once, the others
 // by [Dataset.Fetch]. Until then the sizes of splits are those that the card declares, and a row that has not come makes
 // its reader wait.
 //
 // The rows are those that [Open] would find, in the same order. The error is ErrStreaming where that cannot be promised.
-func OpenArriving(ctx context.Context, dir string, files []string, fetch func(ctx context.Context, name string) error, opts Options) (*Dataset, error) {
-	d := &Dataset{dir: dir, arrival: &arrival{files: append([]string{}, files...), fetch: fetch}}
-	sort.Strings(d.arrival.files)
+func OpenArriving(ctx context.Context, dir string, files []File, fetch func(ctx context.Context, name string) error, opts Options) (*Dataset, error) {
+	d := &Dataset{dir: dir, arrival: &arrival{files: slices.Clone(files), fetch: fetch}}
+	slices.SortFunc(d.arrival.files, func(a, b File) int { return strings.Compare(a.Name, b.Name) })
 	if err := d.open(ctx, opts); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening data set %q: %w", dir, err), d.Close())
 	}
@@ -330,6 +336,17 @@ func (a *arriving) label(i int) int {
 		return -1
 	}
 	return s.label(k)
+}
+
+// size is what the split's files take, or will take.
+func (a *arriving) size() int64 {
+	total := int64(0)
+	for _, f := range a.dataset.arrival.files {
+		if slices.Contains(a.files, filepath.Join(a.dataset.dir, filepath.FromSlash(f.Name))) {
+			total += f.Size
+		}
+	}
+	return total
 }
 
 func (a *arriving) Close() error {

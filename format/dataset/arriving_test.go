@@ -40,7 +40,11 @@ func arrivingOld(t *testing.T, card func(string) string, opts Options, before fu
 		}
 		return os.WriteFile(to, mustRead(t, filepath.Join("testdata/old", name)), 0o644)
 	}
-	d, err = OpenArriving(context.Background(), dir, tree.files, fetch, opts)
+	var files []File
+	for _, name := range tree.files {
+		files = append(files, File{name, int64(len(mustRead(t, filepath.Join("testdata/old", name))))})
+	}
+	d, err = OpenArriving(context.Background(), dir, files, fetch, opts)
 	if err == nil {
 		t.Cleanup(func() { d.Close() })
 	}
@@ -67,6 +71,10 @@ func TestArrivingRows(t *testing.T) {
 		}
 		if !slices.Equal(*fetched, []string{oldTrain0}) || !slices.Equal(d.Splits(), here.Splits()) || !slices.Equal(d.ClassNames(), here.ClassNames()) {
 			t.Fatalf("after opening: %q, %v, %q", *fetched, d.Splits(), d.ClassNames())
+		}
+		size, err := d.Size("train")
+		if wantSize, wantErr := here.Size("train"); err != nil || wantErr != nil || size != wantSize {
+			t.Errorf("%d bytes (%v), want %d (%v)", size, err, wantSize, wantErr)
 		}
 		test, err := d.Select("test")
 		if err != nil {

@@ -162,7 +162,11 @@ func (d *Dataset) open(ctx context.Context, opts Options) error {
 // listing is what the directory holds, or will hold.
 func (d *Dataset) listing() (*tree, error) {
 	if d.arrival != nil {
-		return &tree{d.dir, d.arrival.files}, nil
+		t := &tree{root: d.dir}
+		for _, f := range d.arrival.files {
+			t.files = append(t.files, f.Name)
+		}
+		return t, nil
 	}
 	return listTree(d.dir)
 }

@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 )
 
-// Size returns the bytes of a split's files on disk: those of images where they lie in folders, and those of whole
+// Size returns the bytes of a split's files on disk, or of those that will be there: those of images where they lie in folders, and those of whole
 // files, each once, where a file holds many rows.
 func (d *Dataset) Size(split string) (int64, error) {
 	s := d.split(split)
@@ -15,6 +15,10 @@ func (d *Dataset) Size(split string) (int64, error) {
 	}
 	total, counted := int64(0), map[string]bool{}
 	for _, shard := range d.shards[s.first:s.after] {
+		if a, ok := shard.(*arriving); ok {
+			total += a.size()
+			continue
+		}
 		for _, path := range filesOf(shard) {
 			if counted[path] {
 				continue
