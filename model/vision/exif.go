@@ -5,6 +5,7 @@ import (
 	"compress/zlib"
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 	"io"
 	"regexp"
 )
@@ -111,16 +112,23 @@ func jpegMetadata(b []byte) (exif, xmp []byte) {
 	return exif, xmp
 }
 
-func pngMetadata(b []byte) (exif, xmp []byte) {
-	const rawProfile, adobe = "Raw profile type exif\x00", "XML:com.adobe.xmp\x00"
-	var raw []byte
+// pngChunks visits the chunks of a PNG file, up to one that is cut off.
+func pngChunks(b []byte, visit func(kind string, s []byte)) {
 	for b = b[8:]; len(b) >= 12; {
 		size := uint64(binary.BigEndian.Uint32(b))
 		if size+12 > uint64(len(b)) {
-			break
+			return
 		}
-		s := b[8 : 8+size]
-		switch kind := string(b[4:8]); {
+		visit(string(b[4:8]), b[8:8+size])
+		b = b[12+size:]
+	}
+}
+
+func pngMetadata(b []byte) (exif, xmp []byte) {
+	const rawProfile, adobe = "Raw profile type exif\x00", "XML:com.adobe.xmp\x00"
+	var raw []byte
+	pngChunks(b, func(kind string, s []byte) {
+		switch {
 		case kind == "eXIf":
 			exif = s
 		case kind == "tEXt" && bytes.HasPrefix(s, []byte(rawProfile)):
@@ -130,8 +138,7 @@ func pngMetadata(b []byte) (exif, xmp []byte) {
 		case kind == "iTXt" && bytes.HasPrefix(s, []byte(adobe)):
 			xmp = internationalText(s[len(adobe):])
 		}
-		b = b[12+size:]
-	}
+	})
 	if exif == nil && raw != nil {
 		exif = unhex(raw)
 	}
@@ -153,13 +160,61 @@ func internationalText(s []byte) []byte {
 	return text
 }
 
-// inflate decompresses what may be an EXIF block; Pillow's limit for text is 1 MiB, too.
+// Pillow's limits for compressed text and profiles of PNG files: of one, and of all texts together.
+const (
+	maxText  = 1 << 20
+	maxTexts = 64 * maxText
+)
+
+// checkTexts refuses what Pillow refuses: text and colour profiles that decompress to more than its limits, and methods of
+// compression that do not exist. Damaged ones do not matter.
+func checkTexts(b []byte) (err error) {
+	total := 0
+	pngChunks(b, func(kind string, s []byte) {
+		_, value, _ := bytes.Cut(s, []byte{0})
+		compressed, counts := false, true
+		switch kind {
+		case "iCCP":
+			compressed, counts = true, false
+		case "zTXt":
+			compressed = true
+		case "iTXt":
+			if len(value) < 2 || value[0] != 0 && value[1] != 0 {
+				return
+			}
+			compressed = value[0] != 0
+			parts := bytes.SplitN(value[2:], []byte{0}, 3)
+			value = append([]byte{0}, parts[len(parts)-1]...)
+		case "tEXt":
+		default:
+			return
+		}
+		if compressed && len(value) > 0 {
+			if value[0] != 0 && err == nil {
+				err = fmt.Errorf("its chunk %s is compressed by the unknown method %d", kind, value[0])
+			}
+			value = inflate(value[1:])
+		}
+		if len(value) > maxText && compressed && err == nil {
+			err = fmt.Errorf("its chunk %s decompresses to more than %d bytes, as decompression bombs do", kind, maxText)
+		}
+		if counts {
+			total += len(value)
+		}
+	})
+	if total > maxTexts && err == nil {
+		err = fmt.Errorf("it has more than %d bytes of text, as decompression bombs do", maxTexts)
+	}
+	return err
+}
+
+// inflate decompresses a text, or its beginning where that is longer than Pillow permits; nil if it is damaged.
 func inflate(s []byte) []byte {
 	r, err := zlib.NewReader(bytes.NewReader(s))
 	if err != nil {
 		return nil
 	}
-	out, err := io.ReadAll(io.LimitReader(r, 1<<20))
+	out, err := io.ReadAll(io.LimitReader(r, maxText+1))
 	if err != nil {
 		return nil
 	}

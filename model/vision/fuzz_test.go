@@ -20,7 +20,11 @@ func fuzzDecode(f *testing.F, kind string) {
 	maxPixels = 1 << 20
 	f.Cleanup(func() { maxPixels = before })
 	f.Fuzz(func(t *testing.T, data []byte) {
-		m, err := Decode(data)
+		var m *Image
+		var err error
+		if n := allocated(func() { m, err = Decode(data) }); n > 64*uint64(maxPixels)+100*uint64(len(data)) {
+			t.Errorf("%d bytes allocated for a file of %d", n, len(data))
+		}
 		if err == nil && (m.Width <= 0 || m.Height <= 0 || len(m.Pix) != 3*m.Width*m.Height) {
 			t.Errorf("%dx%d pixels in %d bytes", m.Width, m.Height, len(m.Pix))
 		}

@@ -85,8 +85,11 @@ func pickGray16(out *Image, m *image.Gray16) {
 }
 
 // decodePNG differs from image/png in one case: grey of 16 bits with a transparent value comes as
-// NRGBA64 there, but is cut off like all 16-bit grey.
+// NRGBA64 there, but is cut off like all 16-bit grey. It also refuses what Pillow takes for bombs.
 func decodePNG(b []byte) (*Image, error) {
+	if err := checkTexts(b); err != nil {
+		return nil, err
+	}
 	const depthAt, colorAt = 24, 25
 	grey16 := len(b) > colorAt && b[depthAt] == 16 && b[colorAt] == 0
 	return standard(png.DecodeConfig, func(r io.Reader) (image.Image, error) {

@@ -269,6 +269,9 @@ func TestLoad(t *testing.T) {
 		{Steps: []Transform{ResizeTo{Height: 40, Width: 40, Filter: Bilinear}, CenterCrop{8, 30}}},
 	}
 	for name, data := range files {
+		if strings.HasPrefix(name, "png/zTXt-6") {
+			continue // megabytes of text each time
+		}
 		for i, p := range pipelines {
 			for seed := range 4 {
 				got, loadErr := p.Load(data, Rand(1, i, seed))

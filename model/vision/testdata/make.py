@@ -308,8 +308,25 @@ def png_cases():
         yield f"png/cut{cut}", png[:-cut]
     yield "png/bad-crc", png[:60] + bytes([png[60] ^ 1]) + png[61:]
     yield "png/animated", encode(picture(12, 10), "PNG", save_all=True, append_images=[picture(12, 10, 1), picture(12, 10, 2)])
+    yield from png_bombs()
     big = png_bytes(20000, 20000, 1, 0, [b"\0"])
     yield "png/bomb", big
+
+
+def png_bombs():
+    """Text and profiles at Pillow's limits and beyond, and damaged ones."""
+    chunk = lambda kind, body: struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    png = encode(picture(4, 4), "PNG")
+    allowed, forbidden = (zlib.compress(bytes((1 << 20) + more), 9) for more in (0, 1))
+    before = {b"iCCP": b"x\0\0", b"zTXt": b"x\0\0", b"iTXt": b"x\0\1\0\0\0"}
+    for kind, head in before.items():
+        for name, body in [("allowed", allowed), ("bomb", forbidden), ("damaged", forbidden[:50])]:
+            yield f"png/{kind.decode()}-{name}", png[:33] + chunk(kind, head + body) + png[33:]
+        yield f"png/{kind.decode()}-method", png[:33] + chunk(kind, head.replace(b"\1\0", b"\1\1") if kind == b"iTXt" else b"x\0\1" + allowed) + png[33:]
+    yield "png/zTXt-bomb-last", png[:-12] + chunk(b"zTXt", b"x\0\0" + forbidden) + png[-12:]
+    for n in (64, 65):
+        yield f"png/zTXt-{n}", png[:33] + chunk(b"zTXt", b"x\0\0" + allowed) * n + png[33:]
+    yield "png/zTXt-nothing", png[:33] + chunk(b"zTXt", b"") + chunk(b"zTXt", b"x") + chunk(b"zTXt", b"x\0") + chunk(b"iTXt", b"x\0") + png[33:]
 
 
 def other_cases():

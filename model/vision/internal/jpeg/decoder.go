@@ -33,6 +33,7 @@ type Decoder struct {
 	mcusY       int
 
 	scans       int // begun so far
+	work        int // blocks in them
 	jfif, adobe bool
 	transform   byte // of the Adobe marker
 

@@ -2,6 +2,8 @@ package jpeg
 
 import (
 	"bytes"
+	"fmt"
+	"image"
 	"math"
 	"math/rand/v2"
 	"strings"
@@ -91,6 +93,26 @@ func TestSymbols(t *testing.T) {
 		}
 		if n, symbol := tab.search(math.MaxUint64); n != 17 || symbol != 0 {
 			t.Errorf("a code of ones is %#x of %d bits", symbol, n)
+		}
+	}
+}
+
+// TestScanBomb has scans that are a few bytes each, but go over all blocks.
+func TestScanBomb(t *testing.T) {
+	before := maxWork
+	maxWork = 1 << 16
+	defer func() { maxWork = before }()
+	header := "\xff\xd8\xff\xdb\x00\x43\x00" + strings.Repeat("\x01", 64) + "\xff\xc2\x00\x0b\x08\x02\x00\x02\x00\x01\x01\x11\x00" +
+		"\xff\xc4\x00\x14\x10\x01" + strings.Repeat("\x00", 15) + "\xe0" // 512 by 512, and a code for empty blocks
+	scan := "\xff\xda\x00\x08\x01\x01\x00\x01\x3f\x00" + "\x7f\xfe\x7f\xfe"
+	for scans, want := range map[int]string{16: "", 17: "512 by 512 pixels in more than 16 scans"} {
+		d, err := Open([]byte(header + strings.Repeat(scan, scans) + "\xff\xd9"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = d.Decode(image.Rect(0, 0, 8, 8), nil)
+		if got := fmt.Sprint(err); err != nil && want == "" || !strings.Contains(got, want) {
+			t.Errorf("%d scans: %v, want %q", scans, err, want)
 		}
 	}
 }

@@ -225,8 +225,11 @@ func (d *Decoder) readFrame(s []byte) error {
 	return nil
 }
 
-// maxScans bounds the work that a small progressive file can demand. Real files have about ten.
+// maxScans and maxWork, in blocks over all scans, bound the work that a small progressive file can demand. Real files have
+// about ten scans, which even for the largest image that Pillow reads is less than half of maxWork. A test lowers it.
 const maxScans = 1000
+
+var maxWork = 1 << 28
 
 func ceilDiv(a, b int) int { return (a + b - 1) / b }
 
@@ -262,6 +265,14 @@ func (d *Decoder) readScan(s []byte) error {
 	}
 	if n > 1 && blocks > 10 {
 		return fmt.Errorf("a scan has %d blocks an MCU, but at most 10 are possible", blocks)
+	}
+	if n > 1 {
+		d.work += blocks * d.mcusX * d.mcusY
+	} else {
+		d.work += d.scan[0].blocksX * d.scan[0].blocksY
+	}
+	if d.work > maxWork {
+		return fmt.Errorf("it has %d by %d pixels in more than %d scans, as decompression bombs do", d.Width, d.Height, d.scans-1)
 	}
 	s = s[1+2*n:]
 	d.bandLow, d.bandTop, d.bitHigh, d.bitLow = int(s[0]), int(s[1]), uint(s[2]>>4), uint(s[2]&15)
