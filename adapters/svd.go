@@ -94,7 +94,8 @@ func spectrumOfDense(m []float32, rows, cols, rank int, seed uint64) (spectrum, 
 		q, _ = thinQR(times(blas.NoTrans, z, rows))
 	}
 	// The matrix is close to q·(mᵀ·q)ᵀ.
-	s, err := spectrumOf(q, mat.DenseCopyOf(times(blas.Trans, q, cols).T()))
+	p := times(blas.Trans, q, cols)
+	s, err := spectrumOf(q, mat.DenseCopyOf(p.T()))
 	if err != nil {
 		return s, err
 	}
@@ -102,8 +103,25 @@ func spectrumOfDense(m []float32, rows, cols, rank int, seed uint64) (spectrum, 
 	for _, v := range m {
 		total += float64(v) * float64(v)
 	}
-	s.rest = max(0, total-squares(s.values))
+	if s.rest = total - squares(s.values); s.rest < total*1e-4 { // of which little is left but rounding
+		s.rest = remainder(d, single32(q), single32(p))
+	}
 	return s, nil
+}
+
+// remainder is the sum of squares of m - q·pᵀ.
+func remainder(m, q, p blas32.General) (sum float64) {
+	const rows = 64
+	for i := 0; i < m.Rows; i += rows {
+		n := min(rows, m.Rows-i)
+		part := blas32.General{Rows: n, Cols: m.Cols, Stride: m.Cols, Data: slices.Clone(m.Data[i*m.Stride : (i+n)*m.Stride])}
+		left := blas32.General{Rows: n, Cols: q.Cols, Stride: q.Stride, Data: q.Data[i*q.Stride:]}
+		blas32.Gemm(blas.NoTrans, blas.Trans, -1, left, p, 1, part)
+		for _, v := range part.Data {
+			sum += float64(v) * float64(v)
+		}
+	}
+	return sum
 }
 
 func identity(n int) *mat.Dense {

@@ -1,19 +1,23 @@
-"""How fast `hubtool merge` is on a synthetic Llama-like checkpoint, as ratios to copying it and to PEFT.
+"""How fast `hubtool merge` is on a synthetic Llama-like checkpoint, as ratios to copying it, to PEFT and to mergekit, and what
+each method costs beside LoRA.
 
-    python bench/merge/merge.py --hubtool bin/hubtool [--gigabytes 2] [--runs 3]
+    python bench/merge/merge.py --hubtool bin/hubtool [--gigabytes 2] [--runs 3] [--resident 1,4,16]
 
 The base lies in a temporary folder that is deleted at the end; three times its size must be free. Each way is run in turn,
 so that other users of the machine disturb all of them; medians are compared. Page caches are dropped before every run where
-that is allowed.
+that is allowed. --resident only measures memory, of every method, on bases of these sizes that are holes on the disk: what is
+written is not, so that as much must be free. mergekit is measured where mergekit-pytorch is on the PATH.
 """
 
 import argparse
 import json
+import math
 import multiprocessing
 import os
 import pathlib
 import shutil
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -22,6 +26,37 @@ import time
 HIDDEN, MLP, VOCAB, RANK, SHARDS = 2048, 5632, 32000, 16, 4
 MODULES = {"self_attn.q_proj": (HIDDEN, HIDDEN), "self_attn.k_proj": (512, HIDDEN), "self_attn.v_proj": (512, HIDDEN), "self_attn.o_proj": (HIDDEN, HIDDEN),
            "mlp.gate_proj": (MLP, HIDDEN), "mlp.up_proj": (MLP, HIDDEN), "mlp.down_proj": (HIDDEN, MLP)}  # fmt: skip
+
+
+
+def low_rank(o: int, n: int) -> dict:
+    return {"lora_A.weight": (RANK, n), "lora_B.weight": (o, RANK)}
+
+
+def kronecker(o: int, n: int) -> dict:
+    """LoKr splits both sizes as evenly as their divisors allow."""
+
+    def split(size):
+        small = max(m for m in range(1, math.isqrt(size) + 1) if size % m == 0)
+        return small, size // small
+
+    (l, k), (m, p) = split(o), split(n)
+    if 2 * RANK >= max(k, p):
+        return {"lokr_w1": (l, m), "lokr_w2": (k, p)}
+    return {"lokr_w1": (l, m), "lokr_w2_a": (k, RANK), "lokr_w2_b": (RANK, p)}
+
+
+# method -> its config, and the shapes of its tensors for a module [out, in]
+METHODS = {
+    "lora": (dict(peft_type="LORA", r=RANK, lora_alpha=2 * RANK), low_rank),
+    "dora": (dict(peft_type="LORA", r=RANK, lora_alpha=2 * RANK, use_dora=True),
+             lambda o, n: {**low_rank(o, n), "lora_magnitude_vector": (o,)}),
+    "loha": (dict(peft_type="LOHA", r=RANK, alpha=2 * RANK),
+             lambda o, n: {"hada_w1_a": (o, RANK), "hada_w1_b": (RANK, n), "hada_w2_a": (o, RANK), "hada_w2_b": (RANK, n)}),
+    "lokr": (dict(peft_type="LOKR", r=RANK, alpha=2 * RANK), kronecker),
+    "adalora": (dict(peft_type="ADALORA", init_r=RANK, lora_alpha=2 * RANK, total_step=10),
+                lambda o, n: {"lora_A": (RANK, n), "lora_B": (o, RANK), "lora_E": (RANK, 1)}),
+}  # fmt: skip
 
 PEFT = """
 import sys, torch
@@ -32,7 +67,21 @@ PeftModel.from_pretrained(model, sys.argv[2]).merge_and_unload().save_pretrained
 """
 
 
-def make(root: pathlib.Path, gigabytes: float) -> None:
+def save_holes(shapes: dict, path: pathlib.Path) -> None:
+    """A safetensors file of bfloat16 zeros that take no room on the disk."""
+    header, at = {"__metadata__": {"format": "pt"}}, 0
+    for name, shape in shapes.items():
+        size = 2 * math.prod(shape)
+        header[name] = dict(dtype="BF16", shape=shape, data_offsets=[at, at + size])
+        at += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text)
+        f.truncate(8 + len(text) + at)
+
+
+def make(root: pathlib.Path, gigabytes: float, holes: bool = False) -> None:
     # In a process of its own: what a parent has in memory counts as its children's.
     import torch
     from safetensors.torch import save_file
@@ -47,36 +96,39 @@ def make(root: pathlib.Path, gigabytes: float) -> None:
         shapes |= {f"model.layers.{i}.{name}.weight": shape for name, shape in MODULES.items()}
         shapes |= {f"model.layers.{i}.{norm}_layernorm.weight": (HIDDEN,) for norm in ("input", "post_attention")}
     shapes |= {"model.norm.weight": (HIDDEN,), "lm_head.weight": (VOCAB, HIDDEN)}
-    base, names, shard, weight_map, size = root / "base", list(shapes), [], {}, 0
+    base, names, weight_map, size = root / "base", list(shapes), {}, 0
     base.mkdir()
     for k in range(SHARDS):
         name = f"model-{k + 1:05}-of-{SHARDS:05}.safetensors"
         part = names[len(names) * k // SHARDS : len(names) * (k + 1) // SHARDS]
-        shard = {n: torch.randn(shapes[n]).mul_(0.02).to(torch.bfloat16) for n in part}
-        save_file(shard, base / name, metadata={"format": "pt"})
+        if holes:
+            save_holes({n: shapes[n] for n in part}, base / name)
+        else:
+            save_file({n: torch.randn(shapes[n]).mul_(0.02).to(torch.bfloat16) for n in part}, base / name, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(part, name)
-        size += sum(t.numel() * 2 for t in shard.values())
+        size += sum(2 * math.prod(shapes[n]) for n in part)
     (base / "config.json").write_text(json.dumps(config))
     (base / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": size}, "weight_map": weight_map}))
 
     def adapter(folder: str, config: dict, tensors: dict) -> None:
         (root / folder).mkdir()
-        common = dict(peft_type="LORA", r=RANK, lora_alpha=2 * RANK, base_model_name_or_path=str(base))
+        common = dict(base_model_name_or_path=str(base), target_modules=[m.split(".")[1] for m in MODULES])
         (root / folder / "adapter_config.json").write_text(json.dumps({**common, **config}))
         save_file(tensors, root / folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
-    def factors(i: int, name: str) -> dict:
-        (o, n), key = MODULES[name], f"base_model.model.model.layers.{i}.{name}"
-        return {f"{key}.lora_A.weight": torch.randn(RANK, n) * 0.02, f"{key}.lora_B.weight": torch.randn(o, RANK) * 0.02}
+    def tensors(method: str, layers) -> dict:
+        return {f"base_model.model.model.layers.{i}.{name}.{part}": torch.randn(shape) * 0.02
+                for i in layers for name, (o, n) in MODULES.items() for part, shape in METHODS[method][1](o, n).items()}  # fmt: skip
 
-    everything = {k: v for i in range(layers) for name in MODULES for k, v in factors(i, name).items()}
-    adapter("adapter", dict(target_modules=[m.split(".")[1] for m in MODULES]), everything)
+    for method, (config, _) in METHODS.items():
+        adapter(method, config, tensors(method, range(layers)))
     # The smallest matrix of one layer: all else is copied, through the same loop.
-    adapter("nearly-nothing", dict(target_modules=["model.layers.0.self_attn.k_proj"]), factors(0, "self_attn.k_proj"))
+    one = {k: v for k, v in tensors("lora", [0]).items() if "k_proj" in k}
+    adapter("nearly-nothing", METHODS["lora"][0] | dict(target_modules=["model.layers.0.self_attn.k_proj"]), one)
 
 
-def timed(command: list) -> tuple[float, float]:
-    """Seconds, and the largest resident set in MB."""
+def timed(command: list) -> tuple[float, float, float]:
+    """Seconds, seconds of processors, and the largest resident set in MB."""
     subprocess.run(["sync"], check=True)
     try:
         pathlib.Path("/proc/sys/vm/drop_caches").write_text("3")
@@ -88,7 +140,30 @@ def timed(command: list) -> tuple[float, float]:
     if status:
         sys.exit(f"{command[0]} failed")
     subprocess.run(["sync"], check=True)
-    return time.perf_counter() - start, usage.ru_maxrss / 1000
+    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000
+
+
+def made(root: pathlib.Path, *args) -> None:
+    """make in a process of its own."""
+    maker = multiprocessing.get_context("spawn").Process(target=make, args=(root, *args))
+    maker.start()
+    maker.join()
+    if maker.exitcode:
+        sys.exit("making the checkpoint failed")
+
+
+def resident(hubtool: str, sizes: list[float]) -> None:
+    """Print the largest resident set of every method on bases of some sizes."""
+    print("| GB | " + " | ".join(METHODS) + " |\n|" + "---|" * (len(METHODS) + 1))
+    for gigabytes in sizes:
+        with tempfile.TemporaryDirectory(prefix="hubtool-bench-") as scratch:
+            root = pathlib.Path(scratch)
+            made(root, gigabytes, True)
+            row = []
+            for method in METHODS:
+                row.append(timed([hubtool, "merge", root / method, "--base", root / "base", "--out", root / "out", "--quiet"])[2])
+                shutil.rmtree(root / "out")
+            print(f"| {gigabytes:g} | " + " | ".join(f"{mb:.0f} MB" for mb in row) + " |", flush=True)
 
 
 def main() -> None:
@@ -96,36 +171,40 @@ def main() -> None:
     parser.add_argument("--hubtool", default="bin/hubtool")
     parser.add_argument("--gigabytes", type=float, default=2)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--resident", help="only measure memory, on bases of these sizes in GB: 1,4,16")
     args = parser.parse_args()
     hubtool = os.path.abspath(args.hubtool)
+    if args.resident:
+        resident(hubtool, [float(size) for size in args.resident.split(",")])
+        return
     with tempfile.TemporaryDirectory(prefix="hubtool-bench-") as scratch:
         root = pathlib.Path(scratch)
-        maker = multiprocessing.get_context("spawn").Process(target=make, args=(root, args.gigabytes))
-        maker.start()
-        maker.join()
-        if maker.exitcode:
-            sys.exit("making the checkpoint failed")
+        made(root, args.gigabytes)
         out, base = root / "out", root / "base"
-        ways = {
-            "hubtool merge, all linear layers": [hubtool, "merge", root / "adapter", "--base", base, "--out", out, "--quiet"],
+        ways = {f"hubtool merge, {method}": [hubtool, "merge", root / method, "--base", base, "--out", out, "--quiet"] for method in METHODS}
+        ways |= {
             "the same loop, hardly any arithmetic": [hubtool, "merge", root / "nearly-nothing", "--base", base, "--out", out, "--quiet"],
             "cp -r": ["cp", "-r", base, out],
-            "PEFT: load, merge_and_unload, save": [sys.executable, "-c", PEFT, base, root / "adapter", out],
+            "PEFT: load, merge_and_unload, save": [sys.executable, "-c", PEFT, base, root / "lora", out],
         }
+        if mergekit := shutil.which("mergekit-pytorch"):
+            models = [dict(model=f"{base}+{root / 'lora'}", parameters=dict(weight=1))]
+            (root / "mergekit.yaml").write_text(json.dumps(dict(merge_method="linear", dtype="bfloat16", models=models)))
+            ways["mergekit"] = [mergekit, root / "mergekit.yaml", out, "--no-copy-tokenizer"]
         taken: dict[str, list] = {name: [] for name in ways}
         for _ in range(args.runs):
             for name, command in ways.items():
                 taken[name].append(timed(command))
                 shutil.rmtree(out)
         size = sum(p.stat().st_size for p in base.iterdir()) / 1e9
-    own = statistics.median(seconds for seconds, _ in taken["hubtool merge, all linear layers"])
-    print(f"{size:.2f} GB in {SHARDS} shards, rank {RANK}, {args.runs} runs each, sync included\n")
-    print("| way | median | range | GB/s | resident | time / hubtool's |\n|---|---|---|---|---|---|")
+    own, own_cpu = (statistics.median(run[i] for run in taken["hubtool merge, lora"]) for i in range(2))
+    print(f"{size:.2f} GB in {SHARDS} shards, all linear layers, rank {RANK}, {args.runs} runs each, sync included\n")
+    print("| way | median | range | GB/s | processors | resident | time / LoRA's | processors / LoRA's |\n|---|---|---|---|---|---|---|---|")
     for name, runs in taken.items():
-        seconds = [s for s, _ in runs]
-        median = statistics.median(seconds)
-        print(f"| {name} | {median:.1f} s | {min(seconds):.1f}-{max(seconds):.1f} s | {size / median:.2f} | "
-              f"{max(r for _, r in runs):.0f} MB | {median / own:.2f} |")  # fmt: skip
+        seconds = [run[0] for run in runs]
+        median, cpu = statistics.median(seconds), statistics.median(run[1] for run in runs)
+        print(f"| {name} | {median:.1f} s | {min(seconds):.1f}-{max(seconds):.1f} s | {size / median:.2f} | {cpu:.1f} s | "
+              f"{max(run[2] for run in runs):.0f} MB | {median / own:.2f} | {cpu / own_cpu:.2f} |")  # fmt: skip
 
 
 if __name__ == "__main__":
