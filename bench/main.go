@@ -3,6 +3,7 @@
 //
 //	go run ./bench                          # the Go engine, and XLA where --xla or $HUBTOOL_TEST_XLA names a plugin
 //	go run ./bench --shape tiny --rounds 5
+//	go run ./bench --mode methods --shape base   # training with every method as a ratio to LoRA, here and in PEFT
 //
 // A round measures every engine once, torch first, each in a process of its own; a ratio is taken
 // within a round, and the median over the rounds is printed. Weights and pixels are random; the step is
@@ -44,6 +45,7 @@ type measurement struct {
 	Mode    string  `json:"mode"`
 	Batch   int     `json:"batch"`
 	Rate    float64 `json:"images_per_second"`
+	Best    float64 `json:"best_images_per_second"` // of a single step
 	PeakRSS int64   `json:"peak_rss"`
 }
 
@@ -58,10 +60,20 @@ var shapes = map[string]struct {
 
 var batches = map[string]map[string]int{"tiny": {"train": 32, "infer": 120}, "base": {"train": 8, "infer": 8}}
 
+// methods are the adapters that are compared with each other, with the settings of torch_vit.py.
+var methods = []struct{ name, settings string }{
+	{"lora", `"peft_type": "LORA", "r": 16, "lora_alpha": 16, "lora_dropout": 0.1`},
+	{"dora", `"peft_type": "LORA", "r": 16, "lora_alpha": 16, "lora_dropout": 0.1, "use_dora": true`},
+	{"loha", `"peft_type": "LOHA", "r": 16, "alpha": 16, "module_dropout": 0.1`},
+	{"lokr", `"peft_type": "LOKR", "r": 16, "alpha": 16, "module_dropout": 0.1`},
+	{"adalora", `"peft_type": "ADALORA", "init_r": 16, "target_r": 8, "lora_alpha": 16, "lora_dropout": 0.1, "tinit": 200, "tfinal": 1000, "deltaT": 10`},
+}
+
 func main() {
 	shape := flag.String("shape", "", "tiny or base; default: both")
-	mode := flag.String("mode", "", "train or infer; default: both")
+	mode := flag.String("mode", "", "train, infer, or methods to compare methods; default: train and infer")
 	spec := flag.String("engine", "", "measure this engine alone and print JSON")
+	method := flag.String("method", "lora", "with --engine: the adapter's method")
 	xla := flag.String("xla", os.Getenv("HUBTOOL_TEST_XLA"), "PJRT plugin")
 	python := flag.String("python", "python3", "Python with torch and PEFT")
 	rounds := flag.Int("rounds", 3, "how often everything is measured")
@@ -69,7 +81,9 @@ func main() {
 	flag.Parse()
 	var err error
 	if *spec != "" {
-		err = alone(*spec, *shape, *mode, *seconds)
+		err = alone(*spec, *shape, *mode, *method, *seconds)
+	} else if *mode == "methods" {
+		err = compareMethods(*shape, *xla, *python, *rounds, *seconds)
 	} else {
 		err = compare(*shape, *mode, *xla, *python, *rounds, *seconds)
 	}
@@ -118,6 +132,42 @@ func compare(shape, mode, xla, python string, rounds int, seconds float64) error
 	return nil
 }
 
+// compareMethods prints the step time of each method as a ratio to LoRA's, on XLA or else the Go engine,
+// and in PEFT. Methods take turns, and the quickest step of each counts, which other work on the
+// machine disturbs least.
+func compareMethods(shape, xla, python string, rounds int, seconds float64) error {
+	if shape == "" {
+		shape = "base"
+	}
+	spec := "go"
+	if xla != "" {
+		spec = "xla:" + xla
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	ours, theirs := map[string]float64{}, map[string]float64{}
+	for range rounds {
+		for _, m := range methods {
+			args := []string{"--shape", shape, "--mode", "train", "--method", m.name, "--seconds", strconv.FormatFloat(seconds, 'g', -1, 64)}
+			var one, other measurement
+			if err := measure(&one, self, append(args, "-engine", spec)...); err != nil {
+				return err
+			}
+			if err := measure(&other, python, append([]string{filepath.Join("bench", "torch_vit.py")}, args...)...); err != nil {
+				return err
+			}
+			ours[m.name], theirs[m.name] = max(ours[m.name], one.Best), max(theirs[m.name], other.Best)
+		}
+	}
+	fmt.Printf("%-5s %-8s %10s %10s %12s %12s\n", "shape", "method", "images/s", "of LoRA", "PEFT", "of LoRA")
+	for _, m := range methods {
+		fmt.Printf("%-5s %-8s %10.2f %10.2f %12.2f %12.2f\n", shape, m.name, ours[m.name], ours["lora"]/ours[m.name], theirs[m.name], theirs["lora"]/theirs[m.name])
+	}
+	return nil
+}
+
 func measure(into *measurement, program string, args ...string) error {
 	cmd := exec.Command(program, args...)
 	cmd.Stderr = os.Stderr
@@ -138,7 +188,7 @@ func median(values []float64) float64 {
 }
 
 // alone measures one case in this process.
-func alone(spec, shape, mode string, seconds float64) error {
+func alone(spec, shape, mode, method string, seconds float64) error {
 	s, ok := shapes[shape]
 	if !ok || mode != "train" && mode != "infer" {
 		return errors.New("name a shape and a mode")
@@ -171,11 +221,12 @@ func alone(spec, shape, mode string, seconds float64) error {
 		}
 	}
 	batch := batches[shape][mode]
-	rate := trainRate
+	var rates []float64
 	if mode == "infer" {
-		rate = inferRate
+		rates, err = inferRates(m, w, batch, seconds)
+	} else {
+		rates, err = trainRates(m, w, method, batch, seconds)
 	}
-	r, err := rate(m, w, batch, seconds)
 	if err != nil {
 		return err
 	}
@@ -183,22 +234,22 @@ func alone(spec, shape, mode string, seconds float64) error {
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
 		return err
 	}
-	return json.NewEncoder(os.Stdout).Encode(measurement{Engine: spec, Shape: shape, Mode: mode, Batch: batch, Rate: r, PeakRSS: usage.Maxrss * 1024})
+	return json.NewEncoder(os.Stdout).Encode(measurement{Engine: spec, Shape: shape, Mode: mode, Batch: batch, Rate: median(rates), Best: slices.Max(rates), PeakRSS: usage.Maxrss * 1024})
 }
 
 var half = model.Normalization{Mean: [3]float32{0.5, 0.5, 0.5}, Std: [3]float32{0.5, 0.5, 0.5}}
 
-func inferRate(m model.Model, w *model.Weights, batch int, seconds float64) (float64, error) {
+func inferRates(m model.Model, w *model.Weights, batch int, seconds float64) ([]float64, error) {
 	p, err := model.NewPredictor(m, w, nil, half, batch)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	h, width := m.InputSize()
 	pixels := make([]byte, batch*h*width*3)
 	for i := range pixels {
 		pixels[i] = byte(i * 31)
 	}
-	return medianRate(batch, seconds, func() error { _, err := p.Logits(pixels, batch); return err })
+	return stepRates(batch, seconds, func() error { _, err := p.Logits(pixels, batch); return err })
 }
 
 // noise is a data set of one tiny image, which costs nothing to decode.
@@ -217,16 +268,21 @@ func (d noise) At(i int) (dataset.Row, error) {
 	return dataset.Row{Image: dot, Label: i % d.classes}, nil
 }
 
-// trainRate times whole optimizer steps of train.Run between their reports.
-func trainRate(m model.Model, w *model.Weights, batch int, seconds float64) (float64, error) {
-	acfg, err := format.ParseAdapterConfig([]byte(`{"peft_type": "LORA", "r": 16, "lora_alpha": 16, "lora_dropout": 0.1,
-		"target_modules": ["query", "value"], "modules_to_save": ["classifier"]}`))
+// trainRates times whole optimizer steps of train.Run between their reports.
+func trainRates(m model.Model, w *model.Weights, method string, batch int, seconds float64) ([]float64, error) {
+	var settings string
+	for _, known := range methods {
+		if known.name == method {
+			settings = known.settings
+		}
+	}
+	acfg, err := format.ParseAdapterConfig([]byte("{" + settings + `, "target_modules": ["query", "value"], "modules_to_save": ["classifier"]}`))
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	a, err := adapters.New(acfg, train.Base(m, w), 1)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	h, width := m.InputSize()
 	pipeline := &vision.Pipeline{Steps: []vision.Transform{vision.ResizeTo{Height: h, Width: width, Filter: vision.Nearest}}, Mean: half.Mean, Std: half.Std}
@@ -237,7 +293,7 @@ func trainRate(m model.Model, w *model.Weights, batch int, seconds float64) (flo
 	var end time.Time
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
-	_, err = train.Run(ctx, train.Job{Model: m, Weights: w, Adapter: a, Norm: half, Config: c,
+	_, err = train.Run(ctx, train.Job{Model: m, Weights: w, Adapter: a, Norm: half, Config: c, Labels: make([]string, m.Labels()),
 		Train: &train.Loader{Source: noise{batch * 64, m.Labels()}, Pipeline: pipeline, Batch: batch, Classes: m.Labels()},
 		Report: func(ev train.Event) {
 			now := time.Now()
@@ -252,22 +308,22 @@ func trainRate(m model.Model, w *model.Weights, batch int, seconds float64) (flo
 			}
 		}})
 	if !errors.Is(err, context.Canceled) {
-		return 0, fmt.Errorf("training ended by itself: %w", err)
+		return nil, fmt.Errorf("training ended by itself: %w", err)
 	}
-	return median(rates), nil
+	return rates, nil
 }
 
-func medianRate(batch int, seconds float64, step func() error) (float64, error) {
+func stepRates(batch int, seconds float64, step func() error) ([]float64, error) {
 	if err := step(); err != nil { // compiles
-		return 0, err
+		return nil, err
 	}
 	var rates []float64
 	for end := time.Now().Add(time.Duration(seconds * float64(time.Second))); len(rates) < 5 || time.Now().Before(end); {
 		start := time.Now()
 		if err := step(); err != nil {
-			return 0, err
+			return nil, err
 		}
 		rates = append(rates, float64(batch)/time.Since(start).Seconds())
 	}
-	return median(rates), nil
+	return rates, nil
 }
