@@ -230,7 +230,7 @@ func logits(t *testing.T, l loaded) []float32 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	program, err := model.NewProgram(l.model, l.weights, attach, false, func(p *model.Params, in []*graph.Node) []*graph.Node {
+	program, err := model.NewProgram(l.model, l.weights, attach, model.Predicting, func(p *model.Params, in []*graph.Node) []*graph.Node {
 		return []*graph.Node{l.model.Forward(p, in[0])}
 	})
 	if err != nil {

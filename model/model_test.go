@@ -77,7 +77,7 @@ func TestLogitsEqualTransformers(t *testing.T) {
 				}
 				shape, pixels := floats(t, batch, "pixel_values")
 				_, want := floats(t, batch, "logits")
-				program, err := model.NewProgram(m, w, nil, false, func(p *model.Params, in []*graph.Node) []*graph.Node {
+				program, err := model.NewProgram(m, w, nil, model.Predicting, func(p *model.Params, in []*graph.Node) []*graph.Node {
 					return []*graph.Node{m.Forward(p, in[0])}
 				})
 				if err != nil {

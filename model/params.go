@@ -14,6 +14,8 @@ type Params struct {
 	hook  Hook
 	tape  *ops.Tape
 	rng   *graph.Node // state of the random numbers; nil outside training
+
+	recomputing bool
 }
 
 // Node returns the node of a tensor of [Weights], without the hook's say in it.
@@ -62,6 +64,23 @@ func (p *Params) Dropout(x *graph.Node, rate float64) *graph.Node {
 	}
 	p.rng, x = ops.Dropout(p.rng, x, rate)
 	return x
+}
+
+// Layer marks x as the input of a layer. In a program for Recomputing, only these are kept for the
+// backward pass. Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost".
+func (p *Params) Layer(x *graph.Node) *graph.Node {
+	if !p.recomputing {
+		return x
+	}
+	return x.Checkpoint()
+}
+
+// End marks the output of the last layer.
+func (p *Params) End(x *graph.Node) *graph.Node {
+	if !p.recomputing {
+		return x
+	}
+	return x.StopCheckpoint()
 }
 
 // Tape is what operations know about the graph.

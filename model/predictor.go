@@ -22,7 +22,7 @@ type Predictor struct {
 // NewPredictor returns a predictor for batches of up to batch images. Engines that compile for long
 // see that one batch size only; smaller batches are padded.
 func NewPredictor(m Model, w *Weights, attach Attach, norm Normalization, batch int) (*Predictor, error) {
-	program, err := NewProgram(m, w, attach, false, func(p *Params, in []*graph.Node) []*graph.Node {
+	program, err := NewProgram(m, w, attach, Predicting, func(p *Params, in []*graph.Node) []*graph.Node {
 		return []*graph.Node{m.Forward(p, Normalise(in[0], norm.Mean, norm.Std))}
 	})
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
 
+	"github.com/hubtool/hubtool/format"
 	"github.com/hubtool/hubtool/model/ops"
 )
 
@@ -38,13 +39,27 @@ type Slice struct {
 	Device compute.DeviceNum
 }
 
+// Mode is what a program is for.
+type Mode int
+
+// Programs for Training can differentiate and drop at random. Those for Recomputing do, too, but keep
+// of each layer only its input for the backward pass and compute the layer again there.
+const (
+	Predicting Mode = iota
+	Training
+	Recomputing
+)
+
 // Build makes the outputs of a program from the nodes of a batch.
 type Build func(p *Params, batch []*graph.Node) []*graph.Node
 
 // NewProgram prepares a program over all tensors that weights has now. The first axis of a batch's
-// inputs counts its images. The Params of a program for training can differentiate, and they drop at
-// random.
-func NewProgram(m Model, w *Weights, attach Attach, training bool, build Build) (*Program, error) {
+// inputs counts its images.
+func NewProgram(m Model, w *Weights, attach Attach, mode Mode, build Build) (*Program, error) {
+	training := mode != Predicting
+	if mode == Recomputing && ops.IsGo(w.backend) {
+		return nil, fmt.Errorf("building the graph: computing layers again for their gradients: %w by the Go engine", format.ErrUnsupported)
+	}
 	p := &Program{weights: w, names: append([]string(nil), w.names...), training: training}
 	if ops.IsGo(w.backend) {
 		p.slice = sliceSize(m)
@@ -58,6 +73,10 @@ func NewProgram(m Model, w *Weights, attach Attach, training bool, build Build) 
 		params.tape = ops.NewTapeIn(w.products(), training)
 		if training {
 			params.rng, batch = batch[0], batch[1:]
+		}
+		if mode == Recomputing {
+			params.recomputing = true
+			params.tape.Plain()
 		}
 		if attach != nil {
 			params.hook = attach(params)

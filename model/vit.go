@@ -135,8 +135,9 @@ func (m *vit) Forward(p *Params, images *graph.Node) *graph.Node {
 		if i == m.layers-1 {
 			queries = 1
 		}
-		x = m.layer(p, x, n, queries, layerName(i))
+		x = m.layer(p, p.Layer(x), n, queries, layerName(i))
 	}
+	x = p.End(x)
 	x = p.LayerNorm("vit.layernorm", x, m.eps) // [n, hidden]
 	return p.Linear("classifier", x)
 }

@@ -42,9 +42,9 @@ type cursor struct {
 // settings are those that a resumed run must share with the one it resumes.
 func (r *run) settings() string {
 	c := r.Config
-	return fmt.Sprintf("images=%d window=%d prepared=%d batch=%d accumulation=%d steps=%d learning_rate=%v schedule=%s warmup=%v betas=%v,%v epsilon=%v decay=%v clip=%v loraplus=%v smoothing=%v seed=%d metric=%s order=%s precision=%s devices=%d",
+	return fmt.Sprintf("images=%d window=%d prepared=%d batch=%d accumulation=%d steps=%d learning_rate=%v schedule=%s warmup=%v betas=%v,%v epsilon=%v decay=%v clip=%v loraplus=%v smoothing=%v seed=%d metric=%s order=%s precision=%s devices=%d recomputing=%v",
 		r.Train.Source.Len(), r.Train.Window, r.Train.preparedSide(), c.PerDeviceTrainBatchSize, c.GradientAccumulationSteps, r.steps, c.LearningRate, c.LRSchedulerType, c.WarmupSteps,
-		c.AdamBeta1, c.AdamBeta2, c.AdamEpsilon, c.WeightDecay, c.MaxGradNorm, c.LoraplusLRRatio, c.LabelSmoothingFactor, c.Seed, c.bestBy(), c.TrainSamplingStrategy, r.Weights.Precision(), c.Devices)
+		c.AdamBeta1, c.AdamBeta2, c.AdamEpsilon, c.WeightDecay, c.MaxGradNorm, c.LoraplusLRRatio, c.LabelSmoothingFactor, c.Seed, c.bestBy(), c.TrainSamplingStrategy, r.Weights.Precision(), c.Devices, c.GradientCheckpointing)
 }
 
 // save writes checkpoint-<step>, which appears under its name when it is complete, and removes those

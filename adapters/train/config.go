@@ -41,6 +41,7 @@ type Config struct {
 	LoggingSteps           int     `yaml:"logging_steps" json:"logging_steps"`
 	Seed                   uint64  `yaml:"seed" json:"seed"`
 	TrainSamplingStrategy  string  `yaml:"train_sampling_strategy" json:"train_sampling_strategy" usage:"random: a new order each epoch; sequential: the order of the split"`
+	GradientCheckpointing  bool    `yaml:"gradient_checkpointing" json:"gradient_checkpointing" usage:"compute layers again for their gradients: less memory, more time; XLA only"`
 	Devices                int     `yaml:"devices" json:"devices" usage:"devices of the engine that share the work; a batch is per_device_train_batch_size times as many images"`
 	DataloaderNumWorkers   int     `yaml:"dataloader_num_workers" json:"dataloader_num_workers"` // 0: one per core
 }

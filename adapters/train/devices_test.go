@@ -56,3 +56,34 @@ func TestDevices(t *testing.T) {
 		}
 	})
 }
+
+// Layers that are computed again for their gradients have the same gradients, dropout included.
+func TestGradientCheckpointing(t *testing.T) {
+	enginetest.Each(t, func(t *testing.T, e *engine.Engine) {
+		trained := func(recompute bool) (*train.Result, error) {
+			j := random(t, e, "")
+			j.Config.GradientCheckpointing, j.Config.SaveStrategy, j.Config.EvalStrategy = recompute, "no", "no"
+			return tryRun(context.Background(), j)
+		}
+		got, err := trained(true)
+		if e.IsGo() {
+			if !errors.Is(err, format.ErrUnsupported) {
+				t.Errorf("on the Go engine: %v", err)
+			}
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := trained(false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, w := range want.State.LogHistory[:9] {
+			g := got.State.LogHistory[i]
+			if math.Abs(*g.Loss-*w.Loss) > 1e-4 || math.Abs(*g.GradNorm-*w.GradNorm) > 1e-3**w.GradNorm {
+				t.Errorf("step %d: loss %v, norm %v; want %v, %v", w.Step, *g.Loss, *g.GradNorm, *w.Loss, *w.GradNorm)
+			}
+		}
+	})
+}

@@ -35,7 +35,11 @@ func newDifferentiator(job Job) (*differentiator, error) {
 		}
 	}
 	d.height, d.width = m.InputSize()
-	d.program, err = model.NewProgram(m, w, attach, true, func(p *model.Params, in []*graph.Node) []*graph.Node {
+	mode := model.Training
+	if job.Config.GradientCheckpointing {
+		mode = model.Recomputing
+	}
+	d.program, err = model.NewProgram(m, w, attach, mode, func(p *model.Params, in []*graph.Node) []*graph.Node {
 		pixels, targets, share := in[0], in[1], in[2]
 		logits := m.Forward(p, model.Normalise(pixels, norm.Mean, norm.Std))
 		loss := graph.ReduceAllSum(graph.Mul(crossEntropy(logits, targets), share))

@@ -159,6 +159,9 @@ func (e *env) plan(ctx context.Context, cfg *Config, dryRun bool) (p *plan, err 
 	if p.engine != nil && cfg.Training.Devices > int(p.engine.Backend.NumDevices()) {
 		return nil, usage("reading the settings", fmt.Sprintf("training.devices is %d, but the engine %s has %d", cfg.Training.Devices, p.engine.Spec, p.engine.Backend.NumDevices()))
 	}
+	if p.engine != nil && p.engine.IsGo() && cfg.Training.GradientCheckpointing {
+		return nil, usage("reading the settings", "training.gradient_checkpointing is true, but the Go engine cannot compute layers again: use XLA, or a smaller batch with gradient_accumulation_steps")
+	}
 	if opts.Precision, err = e.trainingPrecision(cfg.Training, p.engine); err != nil {
 		return nil, err
 	}

@@ -152,6 +152,9 @@ func softmax(t *Tape, x *Node) *Node {
 // part, is computed once for both.
 func Gelu(t *Tape, x *Node) *Node {
 	cdf := normalCDF(x)
+	if t != nil && t.gradients == nil {
+		return Mul(x, cdf)
+	}
 	// For autodiff the second factor is constant; the gradient by the first covers both.
 	return t.gradient(Mul(x, StopGradient(cdf)), func(v *Node) []*Node {
 		pdf := MulScalar(Exp(MulScalar(Square(x), -0.5)), 1/math.Sqrt(2*math.Pi))

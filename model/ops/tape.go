@@ -22,7 +22,8 @@ import (
 // [Tape.Gradient], so no graph outlives its use here.
 type Tape struct {
 	products  dtypes.DType
-	gradients map[*graph.Node]func(v *graph.Node) []*graph.Node // nil outside training
+	training  bool
+	gradients map[*graph.Node]func(v *graph.Node) []*graph.Node // nil: all are GoMLX's
 }
 
 // NewTape returns an empty tape for one graph for training, with products in float32.
@@ -30,7 +31,7 @@ func NewTape() *Tape { return NewTapeIn(dtypes.Float32, true) }
 
 // NewTapeIn returns an empty tape for one graph with products in a type.
 func NewTapeIn(products dtypes.DType, training bool) *Tape {
-	t := &Tape{products: products}
+	t := &Tape{products: products, training: training}
 	if training {
 		t.gradients = map[*graph.Node]func(*graph.Node) []*graph.Node{}
 	}
@@ -38,7 +39,11 @@ func NewTapeIn(products dtypes.DType, training bool) *Tape {
 }
 
 // Training tells whether the graph is one for training.
-func (t *Tape) Training() bool { return t != nil && t.gradients != nil }
+func (t *Tape) Training() bool { return t != nil && t.training }
+
+// Plain leaves all gradients to GoMLX. Where parts of the graph are computed again for the backward
+// pass, their nodes are others than those that have gradients of their own here.
+func (t *Tape) Plain() { t.gradients = nil }
 
 // narrow converts a factor to the type of products, and wide the outcome back.
 func (t *Tape) narrow(x *graph.Node) *graph.Node {
@@ -52,7 +57,7 @@ func wide(x *graph.Node) *graph.Node { return graph.ConvertDType(x, dtypes.Float
 
 // gradient gives n a gradient: from v, the gradient of the loss by n, to those by n's inputs.
 func (t *Tape) gradient(n *graph.Node, fn func(v *graph.Node) []*graph.Node) *graph.Node {
-	if t.Training() {
+	if t != nil && t.gradients != nil {
 		t.gradients[n] = fn
 	}
 	return n
