@@ -83,7 +83,7 @@ def test_whole_recipe(hub, tmp_path):
     folder = tmp_path / summary["output_dir"]
     log = json.loads((folder / "trainer_state.json").read_text())["log_history"]
     losses = [entry["loss"] for entry in log if "loss" in entry]
-    assert len(losses) == 3 and abs(losses[0] - np.log(CLASSES)) < 0.3, losses
+    assert len(losses) == 3 and abs(losses[0] - np.log(CLASSES)) < 1, losses
 
     # What was pushed is what a stranger evaluates, merges and uses.
     images = [tmp_path / f"{i}.jpg" for i in range(2)]
