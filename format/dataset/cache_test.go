@@ -42,6 +42,18 @@ func doTask(task string, cache Cache) error {
 		})
 		return err
 	}
+	if task == "prepare" { // without end
+		p, err := cache.Prepare("key", "", preparedImages, preparedSide)
+		if err != nil {
+			return err
+		}
+		fmt.Println("ready")
+		for i := 0; ; i = (i + 1) % preparedImages {
+			if err := p.Put(i, preparedImage(i), preparedSide, preparedSide); err != nil {
+				return err
+			}
+		}
+	}
 	d, err := Open("testdata/old", Options{Cache: cache})
 	if err != nil {
 		return err
@@ -62,6 +74,47 @@ func doTask(task string, cache Cache) error {
 	fmt.Printf("%d bytes\n", len(all))
 	ready()
 	return nil
+}
+
+const preparedImages, preparedSide = 50, 256
+
+func preparedImage(i int) []byte { return bytes.Repeat([]byte{byte(i), byte(i * 7), 3}, preparedSide*preparedSide) }
+
+// Two processes fill a prepared file together until they are killed: every image there is whole.
+func TestPreparedAfterKill(t *testing.T) {
+	cache := Cache{Dir: t.TempDir()}
+	one, _ := process(t, cache.Dir, "prepare")
+	other, _ := process(t, cache.Dir, "prepare")
+	p, err := cache.Prepare("key", "", preparedImages, preparedSide)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	for { // until they are well under way
+		if _, _, _, ok := p.Get(preparedImages/2, nil); ok {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	kill(t, one)
+	kill(t, other)
+	there := 0
+	for i := range preparedImages {
+		pixels, w, h, ok := p.Get(i, nil)
+		if !ok {
+			continue
+		}
+		there++
+		if w != preparedSide || h != preparedSide || !bytes.Equal(pixels, preparedImage(i)) {
+			t.Errorf("image %d is another", i)
+		}
+	}
+	if there == 0 {
+		t.Error("no image is there")
+	}
+	if dropped, err := cache.Shrink(0, false); err != nil || len(dropped) != 0 {
+		t.Errorf("%v was dropped while in use, %v", dropped, err)
+	}
 }
 
 // process starts a task and waits until it is ready. The lines before that are returned.
