@@ -78,7 +78,9 @@ func doTask(task string, cache Cache) error {
 
 const preparedImages, preparedSide = 50, 256
 
-func preparedImage(i int) []byte { return bytes.Repeat([]byte{byte(i), byte(i * 7), 3}, preparedSide*preparedSide) }
+func preparedImage(i int) []byte {
+	return bytes.Repeat([]byte{byte(i), byte(i * 7), 3}, preparedSide*preparedSide)
+}
 
 // Two processes fill a prepared file together until they are killed: every image there is whole.
 func TestPreparedAfterKill(t *testing.T) {
