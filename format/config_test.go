@@ -2,8 +2,10 @@ package format_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -98,6 +100,52 @@ func TestMalformedModelConfig(t *testing.T) {
 		if _, err := format.ParseModelConfig([]byte(text)); !errors.Is(err, format.ErrConfig) {
 			t.Errorf("%s: error %v", text, err)
 		}
+	}
+}
+
+// TestImageConfigsOfTheHub reads what transformers' processors read out of files of many releases.
+func TestImageConfigsOfTheHub(t *testing.T) {
+	dirs, err := filepath.Glob("../testdata/golden/configs/preprocessor/*")
+	if err != nil || len(dirs) < 9 {
+		t.Fatalf("%d files, %v", len(dirs), err)
+	}
+	for _, dir := range dirs {
+		want := struct {
+			Size          format.ImageSize  `json:"size"`
+			CropSize      *format.ImageSize `json:"crop_size"`
+			Resample      int               `json:"resample"`
+			DoResize      bool              `json:"do_resize"`
+			DoCenterCrop  bool              `json:"do_center_crop"`
+			DoRescale     bool              `json:"do_rescale"`
+			DoNormalize   bool              `json:"do_normalize"`
+			RescaleFactor float64           `json:"rescale_factor"`
+			Mean          [3]float32        `json:"image_mean"`
+			Std           [3]float32        `json:"image_std"`
+		}{}
+		if err := json.Unmarshal(read(t, filepath.Join(dir, "expected.json")), &want); err != nil {
+			t.Fatal(err)
+		}
+		c, err := format.ReadImageConfig(dir)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if want.CropSize == nil {
+			want.CropSize = &format.ImageSize{}
+		}
+		got := want
+		if c.CropSize != *want.CropSize {
+			got.CropSize = &c.CropSize
+		}
+		got.Size, got.Resample, got.RescaleFactor, got.Mean, got.Std = c.Size, c.Resample, c.RescaleFactor, c.Mean, c.Std
+		got.DoResize, got.DoCenterCrop, got.DoRescale, got.DoNormalize = c.DoResize, c.DoCenterCrop, c.DoRescale, c.DoNormalize
+		if got != want {
+			t.Errorf("%s: %+v, want %+v", dir, got, want)
+		}
+	}
+	_, err = format.ParseImageConfig([]byte(`{"image_processor_type":"ConvNextImageProcessor"}`))
+	if !errors.Is(err, format.ErrUnsupported) || !strings.Contains(err.Error(), "BitImageProcessor, ViTImageProcessor") {
+		t.Errorf("another processor: %v", err)
 	}
 }
 

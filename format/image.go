@@ -7,6 +7,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // ImageConfigFile is the name under which transformers keeps the settings of
@@ -20,7 +21,7 @@ type ImageSize struct {
 }
 
 // An ImageConfig is what hubtool needs of a preprocessor_config.json. What the
-// file does not say has the default of ViTImageProcessor.
+// file does not say has the default of its processor's class.
 type ImageConfig struct {
 	DoResize, DoCenterCrop, DoRescale, DoNormalize bool
 
@@ -55,10 +56,53 @@ func ParseImageConfig(text []byte) (*ImageConfig, error) {
 	return newImageConfig(raw)
 }
 
+// imageProcessors are the defaults of transformers' classes. A size that is one
+// number means the sides of a square or, where the default says so, the shorter
+// side.
+var imageProcessors = map[string]ImageConfig{
+	"ViTImageProcessor": {
+		DoResize: true, DoRescale: true, DoNormalize: true, RescaleFactor: 1.0 / 255,
+		Size: ImageSize{Height: 224, Width: 224}, Resample: 2,
+		Mean: [3]float32{0.5, 0.5, 0.5}, Std: [3]float32{0.5, 0.5, 0.5},
+	},
+	"BitImageProcessor": {
+		DoResize: true, DoCenterCrop: true, DoRescale: true, DoNormalize: true, RescaleFactor: 1.0 / 255,
+		Size: ImageSize{ShortestEdge: 224}, Resample: 3, CropSize: ImageSize{Height: 224, Width: 224},
+		Mean: [3]float32{0.48145466, 0.4578275, 0.40821073}, Std: [3]float32{0.26862954, 0.26130258, 0.27577711},
+	},
+}
+
+// imageProcessor is the class that a file names, in any of the spellings that
+// transformers had for it; without a name it is ViTImageProcessor.
+func imageProcessor(raw map[string]json.RawMessage) (string, error) {
+	for _, key := range []string{"image_processor_type", "feature_extractor_type"} {
+		text, ok := raw[key]
+		if !ok || string(text) == "null" {
+			continue
+		}
+		var name string
+		if err := decodeField(key, text, &name); err != nil {
+			return "", err
+		}
+		class := strings.TrimSuffix(strings.TrimSuffix(name, "Fast"), "Pil")
+		class = strings.Replace(class, "FeatureExtractor", "ImageProcessor", 1)
+		if _, known := imageProcessors[class]; !known {
+			err := fmt.Errorf("field %q: %q is none of %s", key, name, strings.Join(slices.Sorted(maps.Keys(imageProcessors)), ", "))
+			return "", &Error{Kind: ErrUnsupported, Err: err}
+		}
+		return class, nil
+	}
+	return "ViTImageProcessor", nil
+}
+
 func newImageConfig(raw map[string]json.RawMessage) (*ImageConfig, error) {
-	half := [3]float32{0.5, 0.5, 0.5}
-	c := &ImageConfig{DoResize: true, DoRescale: true, DoNormalize: true, Size: ImageSize{Height: 224, Width: 224},
-		Resample: 2, RescaleFactor: 1.0 / 255, Mean: half, Std: half, raw: raw}
+	class, err := imageProcessor(raw)
+	if err != nil {
+		return nil, err
+	}
+	defaults := imageProcessors[class]
+	c := &defaults
+	c.raw = raw
 	fields := map[string]any{
 		"do_resize": &c.DoResize, "do_center_crop": &c.DoCenterCrop, "do_rescale": &c.DoRescale, "do_normalize": &c.DoNormalize,
 		"size": &c.Size, "resample": (*size)(&c.Resample), "crop_size": &c.CropSize, "rescale_factor": &c.RescaleFactor,
@@ -71,6 +115,9 @@ func newImageConfig(raw map[string]json.RawMessage) (*ImageConfig, error) {
 			}
 		}
 	}
+	if imageProcessors[class].Size.ShortestEdge > 0 && isNumber(raw["size"]) {
+		c.Size = ImageSize{ShortestEdge: c.Size.Height}
+	}
 	if c.Resample > 5 {
 		return nil, fieldError("resample", fmt.Errorf("%d is none of PIL's filters 0 to 5", c.Resample))
 	}
@@ -78,6 +125,11 @@ func newImageConfig(raw map[string]json.RawMessage) (*ImageConfig, error) {
 		return nil, fieldError("image_std", errors.New("dividing by zero"))
 	}
 	return c, nil
+}
+
+func isNumber(raw json.RawMessage) bool {
+	var n float64
+	return len(raw) > 0 && string(raw) != "null" && json.Unmarshal(raw, &n) == nil
 }
 
 // MarshalJSON returns the text that transformers would write, without the

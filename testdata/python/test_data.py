@@ -4,6 +4,7 @@ fixtures of package dataset notes what load_dataset reads; the package's own tes
 
 import importlib.util
 import io
+import json
 import os
 import pathlib
 import subprocess
@@ -13,9 +14,10 @@ import tarfile
 import datasets
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, TINY, classifier, logits
 from PIL import Image
 from test_hub import Hub
+from transformers import BitImageProcessorPil, ViTForImageClassification, ViTImageProcessorPil
 
 
 @pytest.fixture
@@ -133,6 +135,31 @@ def test_pushed_by_datasets(make, program, tmp_path):
     make.case("metadata", encode=True)
     make.case("encoded")
     agree(make, 8)
+
+
+PROCESSORS = {
+    "bit": (BitImageProcessorPil, dict(image_processor_type="BitImageProcessor", size=dict(shortest_edge=36), crop_size=dict(height=32, width=32))),
+    "bit-numbers": (BitImageProcessorPil, dict(image_processor_type="BitImageProcessorFast", size=33, crop_size=32, resample=2, image_mean=[0.1, 0.5, 0.9])),
+    "vit-crop": (ViTImageProcessorPil, dict(image_processor_type="ViTImageProcessor", size=dict(height=37, width=40), do_center_crop=True,
+                                            crop_size=dict(height=32, width=32), resample=1)),
+    "vit-pads": (ViTImageProcessorPil, dict(image_processor_type="ViTImageProcessor", size=dict(height=27, width=20), do_center_crop=True,
+                                            crop_size=32, do_normalize=False)),
+    "no-rescale": (ViTImageProcessorPil, dict(feature_extractor_type="ViTFeatureExtractor", size=32, do_rescale=False, image_mean=[120.0, 100.0, 90.0],
+                                              image_std=[60.0, 50.0, 70.0])),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_processors(tool, digits, pictures, tmp_path, name):
+    """Logits of images prepared as preprocessor_config.json says, by the class that it names with the PIL backend."""
+    processor, settings = PROCESSORS[name]
+    classifier(TINY, digits.names).save_pretrained(tmp_path / "model")
+    (tmp_path / "model/preprocessor_config.json").write_text(json.dumps(settings))
+    files = [*pictures(32, 32), *pictures(61, 40), *digits.image_files[:2]]
+    images = [Image.open(path).convert("RGB") for path in files]
+    values = processor.from_pretrained(tmp_path / "model")(images, return_tensors="pt")["pixel_values"]
+    model = ViTForImageClassification.from_pretrained(tmp_path / "model").eval()
+    np.testing.assert_allclose(tool.logits(tmp_path / "model", files), logits(model, values), atol=1e-4)
 
 
 def test_tar_as_others_pack_them(make):

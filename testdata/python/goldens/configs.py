@@ -4,7 +4,7 @@ import json
 import pathlib
 import tempfile
 
-from transformers import ViTConfig, ViTImageProcessorPil
+from transformers import BitImageProcessorPil, ViTConfig, ViTImageProcessorPil
 
 from . import common
 
@@ -29,6 +29,12 @@ PREPROCESSORS = {
                          rescale_factor=1.0, size=dict(height=28, width=28)),
     "fast": dict(do_normalize=True, do_resize=True, image_processor_type="ViTImageProcessorFast", resample=2, size=dict(height=8, width=8),
                  image_mean=[0.5] * 3, image_std=[0.5] * 3, crop_size=None, do_center_crop=None),
+    "bit": dict(  # as facebook/dinov2-base has it
+        crop_size=dict(height=224, width=224), do_center_crop=True, do_convert_rgb=True, do_normalize=True, do_rescale=True, do_resize=True,
+        image_processor_type="BitImageProcessor", resample=3, rescale_factor=1 / 255, size=dict(shortest_edge=256), **IMAGENET,
+    ),
+    "bit-defaults": dict(image_processor_type="BitImageProcessorFast"),
+    "bit-numbers": dict(feature_extractor_type="BitFeatureExtractor", size=40, crop_size=32, resample=2),
 }  # fmt: skip
 
 MODELS = {
@@ -54,10 +60,11 @@ def write(root: pathlib.Path) -> None:
     for name, content in PREPROCESSORS.items():
         folder = root / "preprocessor" / name
         common.save_json(folder / "preprocessor_config.json", content)
-        processor = ViTImageProcessorPil.from_pretrained(folder)
-        keys = "size resample do_resize do_rescale do_normalize rescale_factor image_mean image_std".split()
+        processor = (BitImageProcessorPil if name.startswith("bit") else ViTImageProcessorPil).from_pretrained(folder)
+        keys = "size crop_size resample do_resize do_center_crop do_rescale do_normalize rescale_factor image_mean image_std".split()
         read = {key: getattr(processor, key) for key in keys}
-        read["size"] = {key: value for key, value in dict(read["size"]).items() if value is not None}
+        for key in ("size", "crop_size"):
+            read[key] = {k: v for k, v in dict(read[key]).items() if v is not None} if read[key] else None
         common.save_json(folder / "expected.json", json.loads(json.dumps(read, default=int)))
     for name, content in MODELS.items():
         folder = root / "model" / name
