@@ -3,6 +3,7 @@ package train
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -26,7 +27,14 @@ type Output struct {
 	Dataset   string
 	EvalSplit string
 	Software  []string // lines such as "hubtool 0.1.0"
+
+	Settings   []byte      // the run's whole config, as text
+	PeakMemory int64       // bytes; 0: not known
+	Hashes     []NamedHash // of files the run depends on; Write adds the adapter's
 }
+
+// NamedHash is the SHA-256 of a file.
+type NamedHash struct{ Name, SHA256 string }
 
 // Write writes the adapter, the image processor's settings, class names, trainer_state.json,
 // all_results.json, report.html and the model card.
@@ -62,6 +70,11 @@ func (o *Output) Write(ctx context.Context, dir string) error {
 	if err := format.WriteFileAtomic(filepath.Join(dir, stateFile), state); err != nil {
 		return err
 	}
+	weights, err := os.ReadFile(filepath.Join(dir, adapters.File))
+	if err != nil {
+		return fmt.Errorf("writing the report: %w", err)
+	}
+	o.Hashes = append(slices.Clip(o.Hashes), NamedHash{adapters.File, fmt.Sprintf("%x", sha256.Sum256(weights))})
 	report, err := o.report(filepath.Base(dir))
 	if err != nil {
 		return fmt.Errorf("writing the report: %w", err)

@@ -51,7 +51,11 @@ type Event struct {
 	LossScale  float64     // the new one, after a step that overflowed in float16 and was skipped
 
 	ImagesPerSecond float64
+	DataWait        float64 // share of the training time spent waiting for images
 }
+
+// Speed is how fast a stretch of training was.
+type Speed struct{ Epoch, ImagesPerSecond float64 }
 
 // Result is what a run came to.
 type Result struct {
@@ -60,6 +64,7 @@ type Result struct {
 	Epochs          []EpochResult `json:"epochs"`
 	Evaluation      *Evaluation   // of the parameters that the run ends with; nil without evaluations
 	Seconds         float64
+	Speeds          []Speed // of the stretches between log entries, in this process
 	ImagesPerSecond float64 // of training, without evaluation
 	DataWait        float64 // share of the training time spent waiting for images
 	Skipped         int     // steps that overflowed in float16
@@ -106,13 +111,13 @@ func Run(ctx context.Context, job Job) (*Result, error) {
 			}
 		}
 	}
-	start := time.Now()
+	r.begun = time.Now()
 	for r.state.GlobalStep < r.steps && !r.stopped {
 		if err := r.epoch(ctx); err != nil {
 			return nil, err
 		}
 	}
-	return r.finish(time.Since(start))
+	return r.finish(ctx, time.Since(r.begun))
 }
 
 // run is a training run in progress. The fields of the second group are its state, which checkpoints hold.
@@ -129,7 +134,12 @@ type run struct {
 	waiting       time.Duration
 	asked         time.Time // when the batch at hand was asked for
 	stopped       bool
-	evaluation    *Evaluation
+	begun         time.Time     // of this process
+	speeds        []Speed       // of stretches between log entries
+	logged        int           // images trained at the last log entry
+	loggedAfter   time.Duration // time trained then
+	evaluation    *Evaluation   // of the parameters of step evaluatedAt
+	evaluatedAt   int
 
 	state     *State
 	optimizer *adamW
@@ -276,13 +286,16 @@ func (r *run) step(loss float64, images int) error {
 		r.report(Event{LossScale: r.scaler.Scale})
 	}
 
-	event := Event{ImagesPerSecond: float64(r.trained) / (r.training + time.Since(r.asked)).Seconds()}
+	spent := r.training + time.Since(r.asked)
+	event := Event{ImagesPerSecond: float64(r.trained) / spent.Seconds(), DataWait: r.waiting.Seconds() / spent.Seconds()}
 	if r.state.GlobalStep%r.Config.LoggingSteps == 0 {
 		entry := LogEntry{Loss: ref(r.lossSum / float64(max(1, r.lossSteps))), LearningRate: ref(rate)}
 		if !skip {
 			entry.GradNorm = ref(gradNorm)
 		}
 		event.Log = r.state.log(entry)
+		r.speeds = append(r.speeds, Speed{r.state.Epoch, float64(r.trained-r.logged) / max(1e-9, (spent-r.loggedAfter).Seconds())})
+		r.logged, r.loggedAfter = r.trained, spent
 		r.lossSum, r.lossSteps = 0, 0
 	}
 	r.report(event)
@@ -347,7 +360,7 @@ func (r *run) evaluate(ctx context.Context) error {
 		return err
 	}
 	seconds := time.Since(start).Seconds()
-	r.evaluation = e
+	r.evaluation, r.evaluatedAt = e, r.state.GlobalStep
 	r.epochs = append(r.epochs, EpochResult{r.state.Epoch, r.state.GlobalStep, r.sinceEval / float64(max(1, r.evalSteps)), e.Loss, e.Accuracy})
 	r.sinceEval, r.evalSteps = 0, 0
 	entry := r.state.log(LogEntry{EvalLoss: &e.Loss, EvalAccuracy: &e.Accuracy, EvalRuntime: &seconds,
@@ -391,31 +404,35 @@ func (r *run) interrupted(ctx context.Context, err error) error {
 }
 
 // finish leaves the best parameters in the adapter, if wanted, and sums up.
-func (r *run) finish(took time.Duration) (*Result, error) {
+func (r *run) finish(ctx context.Context, took time.Duration) (*Result, error) {
 	seconds := took.Seconds()
 	r.state.log(LogEntry{TrainLoss: ref(r.allLoss / float64(max(1, r.state.GlobalStep))), TrainRuntime: &seconds,
 		TrainSamplesPerSecond: ref(float64(r.trained) / seconds), TrainStepsPerSecond: ref(float64(r.state.GlobalStep) / seconds), TotalFlos: ref(0)})
-	result := &Result{State: r.state, Skipped: r.scaler.skipped(), Best: r.best, Epochs: r.epochs, Evaluation: r.evaluation, Seconds: seconds,
+	result := &Result{State: r.state, Skipped: r.scaler.skipped(), Best: r.best, Epochs: r.epochs, Evaluation: r.evaluation, Seconds: seconds, Speeds: r.speeds,
 		ImagesPerSecond: float64(r.trained) / max(1e-9, r.training.Seconds()), DataWait: r.waiting.Seconds() / max(1e-9, r.training.Seconds())}
 	result.Broken = r.Train.Broken()
 	if r.Eval != nil {
 		result.Broken = append(result.Broken, r.Eval.Broken()...)
 	}
-	if r.best == nil || !r.Config.LoadBestModelAtEnd || r.best.Step == r.state.GlobalStep {
-		return result, nil
-	}
-	for i, p := range r.Adapter.State() {
-		copy(p.Values, r.best.state[i])
-	}
-	for i, p := range r.params {
-		copy(p.Values, r.best.params[i])
-		if err := set(r.Weights, p); err != nil {
-			return nil, err
+	left := r.state.GlobalStep // whose parameters are left
+	if r.best != nil && r.Config.LoadBestModelAtEnd && r.best.Step != left {
+		left = r.best.Step
+		for i, p := range r.Adapter.State() {
+			copy(p.Values, r.best.state[i])
+		}
+		for i, p := range r.params {
+			copy(p.Values, r.best.params[i])
+			if err := set(r.Weights, p); err != nil {
+				return nil, err
+			}
 		}
 	}
-	var err error
-	result.Evaluation, err = Evaluate(context.Background(), r.predictor, r.Eval, r.Labels, r.Config.LabelSmoothingFactor, nil)
-	return result, err
+	if len(r.epochs) > 0 && r.evaluatedAt != left { // a resumed run may have evaluated nothing
+		var err error
+		result.Evaluation, err = Evaluate(ctx, r.predictor, r.Eval, r.Labels, r.Config.LabelSmoothingFactor, nil)
+		return result, err
+	}
+	return result, nil
 }
 
 func (r *run) close() {

@@ -75,6 +75,7 @@ func (e *env) commands() []command {
 		{onHub, e.resizeCommand()},
 		{onHub, e.extractCommand()},
 		{onHub, e.convertCommand()},
+		{0, e.reportCommand()},
 		{onEngine, e.quickstartCommand()},
 		{0, e.initCommand()},
 		{0, e.engineCommand()},

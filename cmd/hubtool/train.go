@@ -414,11 +414,11 @@ func (e *env) trainingEvents() func(train.Event) {
 				e.note("saved %q", ev.Checkpoint)
 			}
 		default:
-			text := fmt.Sprintf("epoch %.2f, %.1f images/s", ev.Epoch, ev.ImagesPerSecond)
 			if ev.Log != nil {
-				last = fmt.Sprintf(", loss %.4f, lr %.3g", *ev.Log.Loss, *ev.Log.LearningRate)
+				last = fmt.Sprintf("loss %.4f, lr %.3g, ", *ev.Log.Loss, *ev.Log.LearningRate)
 			}
-			e.report(step{Task: "training", Done: int64(ev.Step), Total: int64(ev.Steps), Unit: "steps", Text: text + last})
+			text := fmt.Sprintf("%s%.1f images/s, data wait %.0f %%", last, ev.ImagesPerSecond, 100*ev.DataWait)
+			e.report(step{Task: "training", Done: int64(ev.Step), Total: int64(ev.Steps), Unit: "steps", Text: text})
 		}
 	}
 }
@@ -449,6 +449,7 @@ func (e *env) finishTraining(ctx context.Context, p *plan, result *train.Result)
 	if err != nil {
 		return nil, err
 	}
+	out.Settings, out.PeakMemory = text, peakRSS()
 	err = out.Write(ctx, dir)
 	if err == nil {
 		err = format.WriteFileAtomic(filepath.Join(dir, "run.yaml"), text)
