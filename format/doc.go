@@ -9,7 +9,7 @@
 //
 // [Open] reads headers only; the data of a tensor is read when [Tensor.Bytes]
 // asks for it, so a checkpoint of any size costs a few hundred kilobytes to
-// look at. [Write] streams tensors into a file one at a time and lays the
+// look at; [OpenFolder] does the same for files on a server. [Write] streams tensors into a file one at a time and lays the
 // header out as the reference implementation in Rust does, so that a file with
 // at most one metadata key is byte for byte what Python writes.
 //

@@ -5,6 +5,10 @@
 // downloaded the other finds. [Client.Push] sends a folder as one commit. Both can
 // be interrupted at any byte, also by kill -9, and continue in a new process.
 //
+// [Client.Remote] reads files of a repository where they are, in ranges, and
+// [Client.Draft] sends files one at a time for one commit at the end: together they
+// let a program work on models that this disk has no room for.
+//
 // Every downloaded byte is hashed on its way to disk, and no file gets its final
 // name before the hash agrees with the one the Hub announced: SHA-256 for files in
 // LFS, git's blob id for the others.

@@ -142,6 +142,9 @@ func (o mergeOptions) check(refs []string) (shardSize int64, err error) {
 	refuse(o.sends() && (o.force || o.verify || o.jobs != 0), "--force, --verify and --jobs are for what is written into --out")
 	refuse(o.stream && o.verify, "--verify reads the base again, which --stream does not store: leave one of them out")
 	refuse(o.jobs < 0, fmt.Sprintf("--jobs is %d, but must not be negative", o.jobs))
+	if _, err := hub.ParseRepoAs(o.push, hub.Model); o.push != "" && err != nil {
+		problems = append(problems, fmt.Sprintf("--push: %v", err))
+	}
 	if o.shardSize != "keep" && o.shardSize != "" {
 		if shardSize, err = parseSize(o.shardSize); err != nil {
 			problems = append(problems, fmt.Sprintf("--shard-size: %v", err))
@@ -212,12 +215,6 @@ func (e *env) mergeInto(ctx context.Context, refs []string, o mergeOptions) (*me
 	if err != nil {
 		return nil, err
 	}
-	var target hub.Repo
-	if o.push != "" {
-		if target, err = hub.ParseRepoAs(o.push, hub.Model); err != nil {
-			return nil, err
-		}
-	}
 	in, err := e.mergeInputs(ctx, refs, o.base)
 	if err != nil {
 		return nil, err
@@ -232,6 +229,53 @@ func (e *env) mergeInto(ctx context.Context, refs []string, o mergeOptions) (*me
 			return nil, err
 		}
 	}
+	plan, err := e.planMerge(ctx, base, in, o, shardSize)
+	if err != nil {
+		return nil, err
+	}
+	s := &mergeSummary{Out: o.out, Base: base.name, Adapters: in.names, DryRun: o.dryRun}
+	push := mergePush{card: mergeCard{base: base, adapters: in.names, rounding: o.rounding}}
+	if o.push != "" {
+		if err := e.openPush(ctx, &push, o); err != nil { // which may refuse, before the work is done
+			return nil, err
+		}
+	}
+	result := plan.Result()
+	switch {
+	case o.dryRun:
+		s.plan(plan, o)
+	case o.sends():
+		result, err = e.mergeSend(ctx, plan, &push, o.command(refs))
+	case o.inPlace:
+		s.Out = base.dir
+		result, err = plan.InPlace(ctx)
+	default:
+		result, err = mergeWrite(ctx, plan, o)
+	}
+	if err != nil {
+		return nil, err
+	}
+	e.mergeNotes(result)
+	if o.push != "" && !o.dryRun && !o.sends() {
+		if err := e.pushMerged(ctx, &push, s.Out); err != nil {
+			return nil, err
+		}
+	}
+	if c := push.commit; c != nil {
+		r := newPushReport(c)
+		s.CommitURL, s.PullRequest, s.Sent = r.URL, r.PullRequest, r.Sent
+	}
+	s.Shards, s.Fetched = result.Shards, base.fetched()
+	s.Tensors = map[string]int{"merged": result.Merged, "copied": result.Copied, "added": result.Added}
+	s.Seconds, s.PeakRSS = time.Since(start).Seconds(), peakRSS()
+	if !o.dryRun {
+		s.BytesPerSecond = float64(plan.Bytes()) / s.Seconds
+	}
+	return s, nil
+}
+
+// planMerge checks that adapters and base fit, and plans their merge.
+func (e *env) planMerge(ctx context.Context, base *weights, in mergeInputs, o mergeOptions, shardSize int64) (*adapters.MergePlan, error) {
 	m, err := e.openForMerge(base, in.dirs)
 	if err != nil {
 		return nil, err
@@ -255,59 +299,24 @@ func (e *env) mergeInto(ctx context.Context, refs []string, o mergeOptions) (*me
 	plan, err := adapters.PlanMerge(m.checkpoint, m.config, m.adapters, opts)
 	switch {
 	case errors.Is(err, adapters.ErrUnused):
-		return nil, withHint(err, "name the right base with --base, or leave them out with --allow-missing")
+		err = withHint(err, "name the right base with --base, or leave them out with --allow-missing")
 	case errors.Is(err, adapters.ErrTied):
-		return nil, withHint(err, "--untie gives the model a tensor for each of them")
-	case err != nil:
-		return nil, err
+		err = withHint(err, "--untie gives the model a tensor for each of them")
 	}
-	s := &mergeSummary{Out: o.out, Base: base.name, Adapters: in.names, Shards: plan.Result().Shards, DryRun: o.dryRun}
-	result := plan.Result()
-	push := mergePush{repo: target, options: o.options, card: mergeCard{base: base, adapters: in.names, rounding: o.rounding}}
-	if o.push != "" && !o.dryRun {
-		if err := e.openPush(ctx, &push); err != nil { // which may refuse, before the work is done
-			return nil, err
-		}
-	}
-	switch {
-	case o.dryRun:
-		s.plan(plan, o)
-	case o.sends():
-		result, err = e.mergeSend(ctx, plan, &push, o.command(refs))
-	case o.inPlace:
-		s.Out = base.dir
-		result, err = plan.InPlace(ctx)
-	default:
-		result, err = mergeWrite(ctx, plan, o)
-	}
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range result.LeftOut {
+	return plan, err
+}
+
+// mergeNotes tells what is remarkable about a merge.
+func (e *env) mergeNotes(r adapters.MergeResult) {
+	for _, name := range r.LeftOut {
 		e.note("the base's %q is not copied", name)
 	}
-	if len(result.Unchecked) > 0 {
-		e.note("these files of the base were not read in their order, so that their hashes could not be compared: %s", strings.Join(result.Unchecked, ", "))
+	if len(r.Unchecked) > 0 {
+		e.note("these files of the base were not read in their order, so that their hashes could not be compared: %s", strings.Join(r.Unchecked, ", "))
 	}
-	if result.Resumed > 0 {
-		e.note("%d of %d files were finished before", result.Resumed, len(result.Shards))
+	if r.Resumed > 0 {
+		e.note("%d of %d files were finished before", r.Resumed, len(r.Shards))
 	}
-	s.Shards, s.Fetched = result.Shards, base.fetched()
-	s.Tensors = map[string]int{"merged": result.Merged, "copied": result.Copied, "added": result.Added}
-	if push.draft != nil && !o.sends() {
-		if err := e.pushMerged(ctx, &push, s.Out); err != nil {
-			return nil, err
-		}
-	}
-	if c := push.commit; c != nil {
-		r := newPushReport(c)
-		s.CommitURL, s.PullRequest, s.Sent = r.URL, r.PullRequest, r.Sent
-	}
-	s.Seconds, s.PeakRSS = time.Since(start).Seconds(), peakRSS()
-	if !o.dryRun {
-		s.BytesPerSecond = float64(plan.Bytes()) / s.Seconds
-	}
-	return s, nil
 }
 
 // plan tells what a merge that is not done would do.

@@ -29,8 +29,13 @@ type mergePush struct {
 	commit *hub.Commit // when it is done
 }
 
-// openPush makes sure that the repository is there and may be written to.
-func (e *env) openPush(ctx context.Context, p *mergePush) (err error) {
+// openPush reads where a merge is pushed to and, unless it is a dry run, makes sure that the repository
+// is there and may be written to.
+func (e *env) openPush(ctx context.Context, p *mergePush, o mergeOptions) (err error) {
+	if p.repo, err = hub.ParseRepoAs(o.push, hub.Model); err != nil || o.dryRun {
+		return err
+	}
+	p.options = o.options
 	if p.options.Message == "" {
 		p.options.Message = "Merge " + strings.Join(p.card.names(), ", ")
 	}
@@ -135,7 +140,7 @@ func (o mergeOptions) command(refs []string) string {
 	for _, f := range []struct {
 		name string
 		on   bool
-	}{{"--stream", o.stream}, {"--untie", o.untie}, {"--allow-missing", o.allowMissing}, {"--private", o.options.Private}, {"--create-pr", o.options.CreatePR}} {
+	}{{"--stream", o.stream}, {"--untie", o.untie}, {"--allow-missing", o.allowMissing}, {"--allow-nonfinite-base", o.allowNonFinite}, {"--private", o.options.Private}, {"--create-pr", o.options.CreatePR}} {
 		if f.on {
 			words = append(words, f.name)
 		}
