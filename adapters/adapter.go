@@ -38,6 +38,9 @@ type Adapter struct {
 	params []Parameter // of targets in their order, then those in Full; named by key
 	first  []int       // of each target, then of Full, in params
 	state  []Parameter // of an Allocator in training
+
+	file   *format.Checkpoint       // that values are read from when they are needed; nil: they are in memory
+	stored map[string]format.Tensor // there, by the key of the parameter
 }
 
 // key is the canonical name of a tensor in an adapter's file.
@@ -126,12 +129,26 @@ func (a *Adapter) shapeOf(parameter string) []int {
 // Load reads an adapter that PEFT or hubtool wrote, for a base. Tensors may have the names of either
 // generation of transformers. The error wraps [ErrMismatch] and lists all differences where the
 // adapter does not fit.
-func Load(dir string, b Base) (*Adapter, error) {
+func Load(dir string, b Base) (*Adapter, error) { return load(dir, b, false) }
+
+// OpenToMerge is [Load] for adapters that are only merged or verified: the values of their targets stay
+// in the file, so that memory does not grow with it. The adapter has to be closed.
+func OpenToMerge(dir string, b Base) (*Adapter, error) { return load(dir, b, true) }
+
+// Close closes the file of an adapter that was opened by [OpenToMerge].
+func (a *Adapter) Close() error {
+	if a.file == nil {
+		return nil
+	}
+	return a.file.Close()
+}
+
+func load(dir string, b Base, lazily bool) (a *Adapter, err error) {
 	cfg, err := format.ReadAdapterConfig(dir)
 	if err != nil {
 		return nil, err
 	}
-	a, err := prepare(cfg, b)
+	a, err = prepare(cfg, b)
 	if err != nil {
 		return nil, fmt.Errorf("loading adapter %q: %w", dir, err)
 	}
@@ -151,8 +168,15 @@ func Load(dir string, b Base) (*Adapter, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer ck.Close()
+	defer func() {
+		if err != nil || !lazily {
+			ck.Close()
+		}
+	}()
 	stored := a.readKeys(ck)
+	if lazily {
+		a.file, a.stored = ck, map[string]format.Tensor{}
+	}
 
 	var wrong []string
 	take := func(name string, shape []int) error {
@@ -177,6 +201,9 @@ func Load(dir string, b Base) (*Adapter, error) {
 		}
 		if i := slices.IndexFunc(values, notFinite); i >= 0 {
 			return fmt.Errorf("loading adapter %q: %w: element %d of %q is %v", dir, ErrNonFinite, i, t.Info().Name, values[i])
+		}
+		if lazily && len(a.params) < a.first[len(a.Targets)] {
+			a.stored[name], values = t, nil
 		}
 		a.params = append(a.params, Parameter{name, shape, values})
 		return nil
@@ -258,11 +285,30 @@ func (a *Adapter) Params() []Parameter { return a.params }
 // TargetValues returns the parameters of one target on the host.
 func (a *Adapter) TargetValues(t Target) Values {
 	values := Values{}
-	i := slices.IndexFunc(a.Targets, func(own Target) bool { return own.Name == t.Name })
-	for _, p := range a.params[a.first[i]:a.first[i+1]] {
+	for _, p := range a.targetParams(t) {
 		values[strings.TrimPrefix(p.Name, keyPrefix+t.Name+".")] = p.Values
 	}
 	return values
+}
+
+func (a *Adapter) targetParams(t Target) []Parameter {
+	i := slices.IndexFunc(a.Targets, func(own Target) bool { return own.Name == t.Name })
+	return a.params[a.first[i]:a.first[i+1]]
+}
+
+// readTarget is TargetValues also where values are in the file.
+func (a *Adapter) readTarget(t Target) (Values, error) {
+	values := a.TargetValues(t)
+	for _, p := range a.targetParams(t) {
+		if stored, ok := a.stored[p.Name]; ok {
+			read, err := format.Floats(stored)
+			if err != nil {
+				return nil, err
+			}
+			values[strings.TrimPrefix(p.Name, keyPrefix+t.Name+".")] = read
+		}
+	}
+	return values, nil
 }
 
 // FullValues returns the parameters that replace the base's, by the base's name.

@@ -90,7 +90,9 @@ func (m *dora) ByRows(t Target) bool { return !t.Kind.transposed() }
 func (m *dora) MergeRows(t Target, values Values, _ Rounding) RowUpdate {
 	s, product, in := float32(m.scale(t)), m.product(t, values), t.In()
 	return RowUpdate{Replace: func(first int, w []float32) {
-		delta := make([]float32, len(w))
+		own := borrow(len(w))
+		defer scratch.Put(own)
+		delta := *own
 		product.Rows(delta, first, s)
 		for i, d := range delta {
 			w[i] += d

@@ -138,6 +138,12 @@ func (p *MergePlan) key() (string, error) {
 			return "", err
 		}
 		h.Write(text)
+		if a.file != nil {
+			for _, s := range a.file.Shards() {
+				add([]any{s.Name, s.Version})
+				h.Write(s.Header.Raw())
+			}
+		}
 		for _, param := range a.params {
 			add(param.Name)
 			add(param.Shape)

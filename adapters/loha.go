@@ -67,7 +67,9 @@ func (m *loha) ByRows(t Target) bool { return !m.tucker(t) }
 func (m *loha) MergeRows(t Target, values Values, _ Rounding) RowUpdate {
 	s, first, second := float32(m.scale(t)), m.factor(t, values, "1"), m.factor(t, values, "2")
 	return RowUpdate{Delta: func(row int, d []float32) {
-		other := make([]float32, len(d))
+		own := borrow(len(d))
+		defer scratch.Put(own)
+		other := *own
 		first(d, row)
 		second(other, row)
 		for i, v := range other {

@@ -256,10 +256,11 @@ func mergeOnce(t *testing.T, base, adapter, out string, opts adapters.MergeOptio
 	if err != nil {
 		return err
 	}
-	a, err := adapters.Load(adapter, b)
+	a, err := adapters.OpenToMerge(adapter, b)
 	if err != nil {
 		return err
 	}
+	defer a.Close()
 	_, err = adapters.Merge(context.WithoutCancel(t.Context()), ck, cfg, []*adapters.Adapter{a}, out, opts)
 	return err
 }

@@ -109,7 +109,16 @@ func content(t *testing.T, dir string) map[string]string {
 
 func mergeText(t *testing.T, base, adapter, out string, opts adapters.MergeOptions) (adapters.MergeResult, error) {
 	t.Helper()
-	ck, cfg, a := openText(t, base, adapter)
+	ck, cfg, _ := openText(t, base, adapter)
+	b, err := adapters.CheckpointBase(cfg, ck, adapter)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := adapters.OpenToMerge(adapter, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
 	return adapters.Merge(t.Context(), ck, cfg, []*adapters.Adapter{a}, out, opts)
 }
 
@@ -173,6 +182,14 @@ func TestMergeIsTheSame(t *testing.T) {
 		if got := tensors(name, opts); !maps.Equal(got, want) {
 			t.Errorf("%s: other tensors", name)
 		}
+	}
+	ck, cfg, loaded := openText(t, base, adapter) // with its values in memory
+	kept := filepath.Join(dir, "loaded")
+	if _, err := adapters.Merge(t.Context(), ck, cfg, []*adapters.Adapter{loaded}, kept, adapters.MergeOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if !maps.Equal(content(t, kept), content(t, filepath.Join(dir, "plain"))) {
+		t.Error("an adapter in memory gives other files than one on the disk")
 	}
 	if maps.Equal(tensors("safe", adapters.MergeOptions{Rounding: adapters.RoundSafe}), want) {
 		t.Error("safe merging rounds the update too")
@@ -243,7 +260,7 @@ func TestMain(m *testing.M) {
 	if err != nil {
 		panic(err)
 	}
-	a, err := adapters.Load(dirs[1], b)
+	a, err := adapters.OpenToMerge(dirs[1], b)
 	if err != nil {
 		panic(err)
 	}

@@ -254,12 +254,19 @@ func (p *MergePlan) biasPatch(info format.TensorInfo, sites []mergeSite) *format
 		return nil
 	}
 	w := weightMerge{info: info, typ: kernelTypes[info.DType], rows: 1, cols: int(info.Elements()), group: 1, workers: 1}
-	for _, s := range sites {
-		w.updates = append(w.updates, RowUpdate{Replace: func(_ int, bias []float32) {
-			s.adapter.method.(BiasMerger).MergeBias(s.target, s.adapter.TargetValues(s.target), bias)
-		}})
-	}
-	return &format.Patch{Block: info.Size(), Start: func() (func(int64, []byte) error, error) { return w.apply, nil }}
+	return &format.Patch{Block: info.Size(), Start: func() (func(int64, []byte) error, error) {
+		started := w
+		for _, s := range sites {
+			values, err := s.values(info.DType)
+			if err != nil {
+				return nil, err
+			}
+			started.updates = append(started.updates, RowUpdate{Replace: func(_ int, bias []float32) {
+				s.adapter.method.(BiasMerger).MergeBias(s.target, values, bias)
+			}})
+		}
+		return started.apply, nil
+	}}
 }
 
 // narrowed is a tensor with an adapter's values, rounded to its type when they are asked for.

@@ -2,6 +2,7 @@ package adapters
 
 import (
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -26,6 +27,16 @@ func product(b, a []float32, m, k, n int, use func(i int, row []float32)) {
 // rowGroup is how many rows of n elements are computed at once: few enough for the processor's
 // cache, a multiple of what kernels take.
 func rowGroup(n int) int { return (max(1<<15/max(n, 1), 1) + 3) &^ 3 }
+
+// scratch lends memory to what is done for every group of rows.
+var scratch = sync.Pool{New: func() any { return new([]float32) }}
+
+// borrow returns n numbers with anything in them, to be given back with scratch.Put.
+func borrow(n int) *[]float32 {
+	s := scratch.Get().(*[]float32)
+	*s = slices.Grow((*s)[:0], n)[:n]
+	return s
+}
 
 // parallel calls do for 0 to n-1 from so many goroutines.
 func parallel(workers, n int, do func(i int)) {

@@ -85,10 +85,14 @@ func (p *MergePlan) weightPatch(info format.TensorInfo, from format.Tensor, site
 		started := w
 		started.workers = p.workers()
 		for _, s := range sites {
+			values, err := s.values(info.DType)
+			if err != nil {
+				return nil, err
+			}
 			if s.byRows() {
-				started.updates = append(started.updates, s.adapter.method.(RowMerger).MergeRows(s.target, s.values(info.DType), p.opts.Rounding))
+				started.updates = append(started.updates, s.adapter.method.(RowMerger).MergeRows(s.target, values, p.opts.Rounding))
 			} else {
-				started.updates = append(started.updates, s.whole(info, p.opts.Rounding))
+				started.updates = append(started.updates, s.whole(info, values, p.opts.Rounding))
 			}
 		}
 		return started.apply, nil
@@ -96,10 +100,10 @@ func (p *MergePlan) weightPatch(info format.TensorInfo, from format.Tensor, site
 }
 
 // values are the parameters that are merged into a weight of a type.
-func (s mergeSite) values(d format.DType) Values {
-	values := s.adapter.TargetValues(s.target)
-	if m, ok := s.adapter.method.(CoarseMerger); !ok || !m.Coarse(s.target) {
-		return values
+func (s mergeSite) values(d format.DType) (Values, error) {
+	values, err := s.adapter.readTarget(s.target)
+	if m, ok := s.adapter.method.(CoarseMerger); err != nil || !ok || !m.Coarse(s.target) {
+		return values, err
 	}
 	coarse := Values{}
 	for name, v := range values {
@@ -108,7 +112,7 @@ func (s mergeSite) values(d format.DType) Values {
 			coarse[name][i] = format.Round(d, x)
 		}
 	}
-	return coarse
+	return coarse, nil
 }
 
 func (s mergeSite) byRows() bool {
@@ -117,8 +121,7 @@ func (s mergeSite) byRows() bool {
 }
 
 // whole is the update by a method that sees all rows at once.
-func (s mergeSite) whole(info format.TensorInfo, rounding Rounding) RowUpdate {
-	params := s.values(info.DType)
+func (s mergeSite) whole(info format.TensorInfo, values Values, rounding Rounding) RowUpdate {
 	round := func(v float32) float32 { return format.Round(info.DType, v) }
 	return RowUpdate{Replace: func(_ int, w []float32) {
 		in, out := s.target.In(), s.target.Out()
@@ -126,7 +129,7 @@ func (s mergeSite) whole(info format.TensorInfo, rounding Rounding) RowUpdate {
 			copy(w, hostTranspose(w, in, out))
 			defer func() { copy(w, hostTranspose(w, out, in)) }()
 		}
-		s.adapter.method.(Merger).Merge(s.target, params, w, rounding, round)
+		s.adapter.method.(Merger).Merge(s.target, values, w, rounding, round)
 	}}
 }
 
@@ -152,11 +155,14 @@ func (w weightMerge) apply(at int64, data []byte) error {
 
 // merge merges one group of rows.
 func (w weightMerge) merge(first int, data []byte) error {
-	buf := make([]float32, len(data)/w.typ.Size())
-	finite := true
+	own := borrow(len(data) / w.typ.Size())
+	defer scratch.Put(own)
+	buf, finite := *own, true
 	if w.together {
 		kernel.Widen(w.typ, buf, data)
-		delta := make([]float32, len(buf))
+		more := borrow(len(buf))
+		defer scratch.Put(more)
+		delta := *more
 		for _, u := range w.updates {
 			if u.Replace != nil {
 				u.Replace(first, buf)

@@ -170,7 +170,11 @@ func (p *MergePlan) verifyWeight(piece format.Piece, got format.Tensor, sites []
 	}
 	var updates []func(first int, w, d, bound []float64)
 	for _, s := range sites {
-		updates = append(updates, s.exact(info, piece.From, count, cols))
+		values, err := s.values(info.DType)
+		if err != nil {
+			return Numbers{}, err
+		}
+		updates = append(updates, s.exact(info, values, piece.From, count, cols))
 	}
 	total := Numbers{Tensors: 1}
 	var mu sync.Mutex
@@ -243,8 +247,7 @@ func step(d format.DType, v float64) float64 {
 }
 
 // exact is a site's update in float64: of methods without one of their own, in float32.
-func (s mergeSite) exact(info format.TensorInfo, base format.Tensor, rows, cols int) func(row int, w, d, bound []float64) {
-	values := s.values(info.DType)
+func (s mergeSite) exact(info format.TensorInfo, values Values, base format.Tensor, rows, cols int) func(row int, w, d, bound []float64) {
 	if m, ok := s.adapter.method.(exacter); ok {
 		if update := m.Exact(s.target, values); update != nil {
 			return update
@@ -255,7 +258,7 @@ func (s mergeSite) exact(info format.TensorInfo, base format.Tensor, rows, cols 
 		return func(row int, w, d, bound []float64) { single(u, row, w, d, bound) }
 	}
 	// The whole weight is needed for one row: it is merged once.
-	u := s.whole(info, RoundPEFT)
+	u := s.whole(info, values, RoundPEFT)
 	whole := sync.OnceValue(func() []float32 {
 		v, err := format.Floats(base)
 		if err != nil {

@@ -277,6 +277,7 @@ func (e *env) mergeInto(ctx context.Context, refs []string, o mergeOptions) (*me
 // planMerge checks that adapters and base fit, and plans their merge.
 func (e *env) planMerge(ctx context.Context, base *weights, in mergeInputs, o mergeOptions, shardSize int64) (*adapters.MergePlan, error) {
 	m, err := e.openForMerge(base, in.dirs)
+	defer m.close()
 	if err != nil {
 		return nil, err
 	}
@@ -420,6 +421,12 @@ type toMerge struct {
 	labels     []string
 }
 
+func (m toMerge) close() {
+	for _, a := range m.adapters {
+		a.Close() // it was only read
+	}
+}
+
 // openForMerge opens the classifiers that hubtool knows as such, so that their heads fit, and any other
 // checkpoint by its tensors.
 func (e *env) openForMerge(base *weights, dirs []string) (m toMerge, err error) {
@@ -443,7 +450,7 @@ func (e *env) openForMerge(base *weights, dirs []string) (m toMerge, err error) 
 		e.note("the base: %s", warning)
 	}
 	for _, dir := range dirs {
-		a, err := adapters.Load(dir, known)
+		a, err := adapters.OpenToMerge(dir, known)
 		if err != nil {
 			return m, err
 		}

@@ -107,6 +107,7 @@ func (e *env) verify(ctx context.Context, adapter, merged string, o verifyOption
 	}
 	defer base.Close()
 	m, err := e.openForMerge(base, in.dirs)
+	defer m.close()
 	if err != nil {
 		return err
 	}

@@ -196,3 +196,46 @@ def test_refused(tool, tmp_path, name):
     base = json.loads((GOLDEN / name / "case.json").read_text())["base"]
     tool("merge", GOLDEN / name, "--base", GOLDEN / "bases" / base, "--out", tmp_path / "out", code=7)
     assert not (tmp_path / "out").exists()
+
+
+def test_verify_on_images(tool, tmp_path, pictures):
+    """With images verify compares what both models answer, and finds a head that answers otherwise."""
+    name, base, out, images = GOLDEN / "lora/classifier", GOLDEN / "bases/vit", tmp_path / "out", tmp_path / "images"
+    images.mkdir()
+    for picture in pictures(16, 16):
+        shutil.copy(picture, images)
+    tool("merge", name, "--base", base, "--out", out)
+    seen = tool("verify", name, out, "--base", base, "--images", images, "--json").json()
+    assert seen["ok"] and seen["behaviour"]["images"] == 3
+    assert seen["behaviour"]["argmax_changes"] == 0 and seen["behaviour"]["max_abs_logit"] < 1e-4
+    assert seen["numbers"]["elements_checked"] == sum(t.numel() for t in common.load(out / "model.safetensors").values())
+    sampled = tool("verify", name, out, "--base", base, "--rows", 2, "--json").json()
+    assert sampled["ok"] and sampled["numbers"]["elements_checked"] < seen["numbers"]["elements_checked"]
+
+    stored = common.load(out / "model.safetensors")
+    stored["classifier.weight"] *= -1
+    common.save_file(stored, out / "model.safetensors", metadata={"format": "pt"})
+    seen = tool("verify", name, out, "--base", base, "--images", images, "--json", code=8).json()
+    assert not seen["ok"] and seen["behaviour"]["argmax_changes"] > 0 and seen["behaviour"]["max_abs_logit"] > 0.01
+
+
+def test_rounding_once(tool, tmp_path):
+    """Several adapters rounded once: half a step from the sum in float64, which PEFT's rounding after each one is not."""
+    base, names, weights = GOLDEN / "bases/vit-bf16", ["lora/bf16", "lora/bf16"], [0.7, -0.4]
+    original = {n: t.double() for n, t in adapters.open_base(GOLDEN, "vit-bf16").state_dict().items()}
+    exact = dict(original)
+    for name, weight in zip(names, weights):
+        model = PeftModel.from_pretrained(adapters.open_base(GOLDEN, "vit-bf16").double(), GOLDEN / name).merge_and_unload()
+        for key, tensor in model.state_dict().items():
+            if "classifier" not in key:
+                exact[key] = exact[key] + weight * (tensor - original[key])
+    refs = [f"{GOLDEN}/{name}*{weight}" for name, weight in zip(names, weights)]
+    worst = {}
+    for rounding in ("once", "peft"):
+        tool("merge", *refs, "--base", base, "--out", tmp_path / rounding, "--rounding", rounding)
+        got, worst[rounding] = loads_in_transformers(tmp_path / rounding).state_dict(), 0
+        for key, want in exact.items():
+            if "classifier" not in key and not torch.equal(want, original[key]):
+                step = torch.exp2(torch.floor(torch.log2(want.abs().clamp_min(1e-30))) - 7)
+                worst[rounding] = max(worst[rounding], ((got[key].double() - want).abs() / step).max().item())
+    assert 0.4 < worst["once"] <= 0.501 < worst["peft"]

@@ -1,6 +1,10 @@
 package kernel
 
-import "iter"
+import (
+	"iter"
+	"slices"
+	"sync"
+)
 
 // A Product is b·a with b [m, k] and a [k, n], whose rows are computed when they are asked for.
 // Sums are in the order in which torch adds them on this processor: k in order, one fused
@@ -68,8 +72,12 @@ func (p *Product) Rows(dst []float32, first int, scale float32) {
 		return
 	}
 	rows, width := len(dst)/p.n, active.panel
-	b := p.packRows(first, rows)
-	edge := make([]float32, tileRows*width) // for tiles that stick out
+	lent := scratch.Get().(*[]float32)
+	defer scratch.Put(lent)
+	packed := (rows + tileRows - 1) / tileRows * tileRows * p.k
+	*lent = slices.Grow((*lent)[:0], packed+tileRows*width)[:packed+tileRows*width]
+	b, edge := (*lent)[:packed], (*lent)[packed:] // edge is for tiles that stick out
+	p.packRows(b, first, rows)
 	group := max(1, panelBytes/(4*p.k*width)) * width
 	for j0 := 0; j0 < p.n; j0 += group {
 		for i := 0; i < rows; i += tileRows {
@@ -99,14 +107,16 @@ func (p *Product) Rows(dst []float32, first int, scale float32) {
 	}
 }
 
+// scratch lends memory for packed rows, which are many.
+var scratch = sync.Pool{New: func() any { return new([]float32) }}
+
 // packRows arranges rows of b for tiles, [tile][k][row], with zeros after the last one.
-func (p *Product) packRows(first, rows int) []float32 {
-	packed := make([]float32, (rows+tileRows-1)/tileRows*tileRows*p.k)
+func (p *Product) packRows(packed []float32, first, rows int) {
+	clear(packed[rows/tileRows*tileRows*p.k:])
 	for i := range rows {
 		tile := packed[i/tileRows*tileRows*p.k+i%tileRows:]
 		for k, v := range p.b[(first+i)*p.k : (first+i+1)*p.k] {
 			tile[k*tileRows] = v
 		}
 	}
-	return packed
 }
