@@ -40,6 +40,8 @@ type Training struct {
 
 	FP16                  Half     `yaml:"fp16" usage:"float16 products and a scaled loss: true, false, or auto for on an accelerator"`
 	BF16                  Half     `yaml:"bf16" usage:"bfloat16 products: true, false, or auto for on an accelerator"`
+	TF32                  Half     `yaml:"tf32" usage:"products of float32 in TF32 on a GPU: true, false, or auto for the plugin's default, which is true"`
+	FullDeterminism       bool     `yaml:"full_determinism" usage:"the same bits every time on a GPU, too; slower"`
 	OrthogonalityPenalty  bool     `yaml:"orthogonality_penalty" usage:"add ADALORA's penalty, weighted by orth_reg_weight, to the loss; PEFT does not for image classifiers"`
 	InitAdapter           string   `yaml:"init_adapter" usage:"start from the weights of this adapter"`
 	IgnoreMismatchedSizes bool     `yaml:"ignore_mismatched_sizes" usage:"replace a classifier head of another size in the base"`
@@ -85,7 +87,7 @@ func defaultConfig() *Config {
 	return &Config{
 		Dataset:  DatasetConfig{TrainSplit: "train", TestSize: 0.1, EvalCache: 1e9, BufferSize: 1000, CacheSize: defaultCacheSize},
 		Adapter:  AdapterKeys{Names: "transformers5", values: []adapterValue{{"peft_type", json.RawMessage(`"LORA"`)}}},
-		Training: Training{Config: train.DefaultConfig(), FP16: "false", BF16: "false", ReportTo: "none"},
+		Training: Training{Config: train.DefaultConfig(), FP16: "false", BF16: "false", TF32: "auto", ReportTo: "none"},
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/urfave/cli/v2"
@@ -32,6 +33,39 @@ func (e *env) precision(text string, eng *engine.Engine) (model.Precision, error
 		return "", usage("reading the command line", fmt.Sprintf("--precision is %s, but the Go engine computes in float32: set it to auto or fp32", text))
 	}
 	return p, nil
+}
+
+// trainingEngine opens the engine in the modes that a run asks for, and refuses those that it lacks.
+func (e *env) trainingEngine(ctx context.Context, t Training) (*engine.Engine, error) {
+	if t.FullDeterminism {
+		if err := engine.Deterministic(); err != nil {
+			return nil, err
+		}
+	}
+	eng, err := e.openEngine(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var p []string
+	if most := int(eng.Backend.NumDevices()); t.Devices > most {
+		p = append(p, fmt.Sprintf("training.devices is %d, but the engine %s has %d", t.Devices, eng.Spec, most))
+	}
+	if t.GradientCheckpointing && eng.IsGo() {
+		p = append(p, "training.gradient_checkpointing is true, but the Go engine cannot compute layers again: use XLA, or a smaller batch with gradient_accumulation_steps")
+	}
+	if t.FullDeterminism && !eng.Accelerated() {
+		p = append(p, "training.full_determinism does nothing: "+eng.Spec+" computes the same bits every time")
+	}
+	if t.TF32 != "auto" {
+		if err := eng.SetTF32(t.TF32 == "true"); err != nil {
+			p = append(p, "training.tf32: "+err.Error())
+		}
+	}
+	if len(p) > 0 {
+		eng.Close()
+		return nil, usage("reading the settings", p...)
+	}
+	return eng, nil
 }
 
 // trainingPrecision is what training.fp16 and training.bf16 mean on an engine, which a dry run has

@@ -151,16 +151,10 @@ func (e *env) plan(ctx context.Context, cfg *Config, dryRun bool) (p *plan, err 
 	}
 	opts := train.OpenOptions{Labels: trainRows.ClassNames(), ReplaceHead: cfg.Training.IgnoreMismatchedSizes, Seed: cfg.Training.Seed}
 	if !dryRun {
-		if p.engine, err = e.openEngine(ctx); err != nil {
+		if p.engine, err = e.trainingEngine(ctx, cfg.Training); err != nil {
 			return nil, err
 		}
 		opts.Backend = p.engine.Backend
-	}
-	if p.engine != nil && cfg.Training.Devices > int(p.engine.Backend.NumDevices()) {
-		return nil, usage("reading the settings", fmt.Sprintf("training.devices is %d, but the engine %s has %d", cfg.Training.Devices, p.engine.Spec, p.engine.Backend.NumDevices()))
-	}
-	if p.engine != nil && p.engine.IsGo() && cfg.Training.GradientCheckpointing {
-		return nil, usage("reading the settings", "training.gradient_checkpointing is true, but the Go engine cannot compute layers again: use XLA, or a smaller batch with gradient_accumulation_steps")
 	}
 	if opts.Precision, err = e.trainingPrecision(cfg.Training, p.engine); err != nil {
 		return nil, err

@@ -73,3 +73,33 @@ func TestEnvironment(t *testing.T) {
 		t.Error("the process would be started again for ever")
 	}
 }
+
+// TF32 and non-deterministic kernels are things of GPUs.
+func TestModes(t *testing.T) {
+	specs := []string{"go"}
+	if plugin := os.Getenv("HUBTOOL_TEST_XLA"); plugin != "" {
+		specs = append(specs, "xla:"+plugin)
+	}
+	t.Setenv("XLA_FLAGS", "--xla_dump_disable_metadata=true")
+	for range 2 {
+		if err := engine.Deterministic(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := os.Getenv("XLA_FLAGS"), "--xla_dump_disable_metadata=true --xla_gpu_deterministic_ops=true"; got != want {
+		t.Errorf("XLA_FLAGS is %q, want %q", got, want)
+	}
+	for _, spec := range specs { // a plugin ends the process where it does not know a flag
+		e, err := engine.Open(spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Accelerated() {
+			t.Errorf("%s is taken for an accelerator", e.Spec)
+		}
+		if err := e.SetTF32(false); !errors.Is(err, engine.ErrUnavailable) {
+			t.Errorf("%s has TF32: %v", e.Spec, err)
+		}
+		e.Close()
+	}
+}
