@@ -200,8 +200,15 @@ func (c *Client) putObject(ctx context.Context, u *upload, a lfsAction, rec *upl
 	return tracker.sent.Load(), err
 }
 
-// partsAtOnce bounds the parts of one file under way: each is lost by a kill.
-const partsAtOnce = 4
+// partsAtOnce bounds the parts of one file that are under way, because a kill loses
+// them. Parts below what object stores take are those of a server nearby, to which two
+// connections are as fast as eight.
+func partsAtOnce(size int64) int {
+	if size < 5<<20 {
+		return 2
+	}
+	return 8
+}
 
 // putParts uploads the parts that have not arrived, several at a time, and then has
 // all of them joined.
@@ -222,7 +229,7 @@ func (c *Client) putParts(ctx context.Context, u *upload, a lfsAction, rec *uplo
 	if err != nil || size <= 0 || int64(len(parts)) != (u.size+size-1)/size {
 		return 0, fmt.Errorf("%w: the server wants %d parts of %q bytes for a file of %d", ErrNetwork, len(parts), a.header("chunk_size"), u.size)
 	}
-	err = each(ctx, min(c.jobs, partsAtOnce), len(parts), func(ctx context.Context, i int) error {
+	err = each(ctx, min(c.jobs, partsAtOnce(size)), len(parts), func(ctx context.Context, i int) error {
 		from := int64(i) * size
 		if parts[i].ETag = rec.has(parts[i].number); parts[i].ETag != "" {
 			tracker.skipped.Add(min(size, u.size-from))

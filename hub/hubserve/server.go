@@ -51,7 +51,7 @@ func WithRegularLimit(n int64) Option { return func(s *Server) { s.regular = n }
 
 // WithPartSize sets the size in bytes of the parts that larger LFS uploads are
 // made of, and 0 asks for one piece always. By default uploads above 16 MiB are made
-// of at most 2000 parts of 512 KiB or more, so that little is sent twice after a cut.
+// of at most 4000 parts of 256 KiB or more, so that little is sent twice after a cut.
 func WithPartSize(n int64) Option { return func(s *Server) { s.partSize = n } }
 
 // WithPageSize sets how many entries a page of a listing has; the default is 1000.
