@@ -89,15 +89,19 @@ func stream(ctx context.Context, client *resty.Client, method, address string, h
 	return resp.RawResponse, nil
 }
 
-const maxPages = 10000
+// maxPages bounds a listing: the Hub puts 1000 entries on a page.
+const maxPages = 2000
 
 // pages follows a listing from address on and gives each page to yield, which says
 // whether to go on.
 func pages[T any](ctx context.Context, c *Client, address string, yield func([]T) bool) error {
 	seen := map[string]bool{}
 	for n := 0; address != ""; n++ {
-		if seen[address] || n == maxPages {
+		switch {
+		case seen[address]:
 			return fmt.Errorf("%w: the listing at %s repeats itself at page %d", ErrNetwork, redactURL(address), n+1)
+		case n == maxPages:
+			return fmt.Errorf("%w: the listing at %s has more than %d pages", ErrNetwork, redactURL(address), maxPages)
 		}
 		seen[address] = true
 		var page []T

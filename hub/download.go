@@ -146,7 +146,7 @@ func wrapIf(err error, wrap func(error) error) error {
 // fetched. On failure the file stays for the next run, unless its content is wrong.
 func (c *Client) complete(ctx context.Context, p *partial, src *source, f File, rename func(string) error) (int64, error) {
 	p.etag, p.size = src.etag, src.size
-	p.tell = func(st State) { c.report(Event{File: f.Path, State: st, Done: p.pos, Total: p.size}) }
+	p.tell = func(st State) { c.report(Event{File: f.Path, State: st, Done: p.pos, Total: p.size, Err: p.problem}) }
 	err := p.rehash()
 	if err == nil && newHash(p.etag, p.size) == nil && p.size >= 0 {
 		c.log.Warn("the server's ETag is no hash; only the size can be checked", "file", f.Path, "etag", p.etag)
@@ -165,7 +165,7 @@ func (c *Client) complete(ctx context.Context, p *partial, src *source, f File, 
 	default:
 		p.file.Close()
 	}
-	c.report(Event{File: f.Path, State: Retrying, Done: p.pos, Total: p.size, Err: err})
+	c.report(Event{File: f.Path, State: Failed, Done: p.pos, Total: p.size, Err: err})
 	return p.fetched, err
 }
 

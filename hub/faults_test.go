@@ -58,6 +58,8 @@ func TestDownloadFaults(t *testing.T) {
 					t.Errorf("kept %v; want one file to resume", left)
 				}
 			}},
+		{name: "02 hardly any progress on every try: gives up",
+			faults: []hubtest.Fault{{Method: "GET", Path: cdn, Do: hubtest.Cut(10)}}, want: hub.ErrNetwork},
 		{name: "03 server ignores Range",
 			faults: []hubtest.Fault{{Method: "GET", Path: cdn, Times: 1, Do: hubtest.Cut(100_000)}, {Method: "GET", Path: cdn, Do: hubtest.NoRanges()}}},
 		{name: "04 another range than asked for",

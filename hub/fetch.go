@@ -14,6 +14,10 @@ var (
 	errRange = errors.New("the server sent another range than was asked for")
 )
 
+// leastProgress is what a try must bring to count: a server that sends a byte and
+// falls silent could hold us for ever.
+const leastProgress = 1 << 10
+
 // fill completes p from src. It resumes after every cut and gives up only after
 // several tries in a row that brought nothing. p keeps what has come, for a later
 // run, unless it turned out to be wrong.
@@ -47,13 +51,15 @@ func (c *Client) fill(ctx context.Context, p *partial, src *source) error {
 		case !retryable(err):
 			return err
 		}
-		if p.pos > before {
+		if p.pos >= before+leastProgress {
 			failures = 0
 		}
 		if failures++; failures >= c.maxAttempts(ctx) {
 			return err
 		}
+		p.problem = err
 		p.tell(Retrying)
+		p.problem = nil
 		if err := sleep(ctx, c.retryPause(err, failures-1)); err != nil {
 			return err
 		}

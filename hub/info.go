@@ -88,6 +88,14 @@ func (f File) ETag() string {
 	return f.BlobID
 }
 
+// check refuses what cannot become a file on this disk.
+func (f File) check() error {
+	if f.Size < 0 {
+		return fmt.Errorf("%w: file %q has the size %d", ErrDamaged, f.Path, f.Size)
+	}
+	return checkPath(f.Path)
+}
+
 // treeEntry is a line of the listing as the Hub writes it.
 type treeEntry struct {
 	Type string `json:"type"`

@@ -120,7 +120,7 @@ func (c *Client) fetchPart(ctx context.Context, pt *part, src *source) {
 			pt.err = err
 			return
 		}
-		if pt.have > before {
+		if pt.have >= before+leastProgress {
 			failures = 0
 		}
 		if failures++; failures >= c.maxAttempts(ctx) {

@@ -51,7 +51,8 @@ type partial struct {
 
 	fetched int64       // bytes that came over the network
 	told    time.Time   // when progress was last reported
-	tell    func(State) // reports progress
+	tell    func(State) // reports progress, and problem
+	problem error       // why Retrying
 }
 
 var errTooLong = fmt.Errorf("%w: more bytes than announced", ErrDamaged)

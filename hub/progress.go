@@ -10,6 +10,7 @@ const (
 	Retrying State = "retrying" // Err says why; the transfer goes on after a pause
 	Checking State = "checking" // bytes that are already here are being hashed
 	Done     State = "done"
+	Failed   State = "failed"  // Err says why; what has come is kept where it is of use
 	Skipped  State = "skipped" // nothing to transfer: cached, unchanged, or kept
 )
 

@@ -64,7 +64,7 @@ func (c *Client) Pull(ctx context.Context, r Repo, opts PullOptions) (*Snapshot,
 	return snap, nil
 }
 
-func (c *Client) pull(ctx context.Context, r Repo, opts PullOptions) (*Snapshot, error) {
+func (c *Client) pull(ctx context.Context, r Repo, opts PullOptions) (_ *Snapshot, err error) {
 	if err := r.validate(); err != nil {
 		return nil, err
 	}
@@ -79,7 +79,7 @@ func (c *Client) pull(ctx context.Context, r Repo, opts PullOptions) (*Snapshot,
 	}
 	for _, f := range all {
 		// All names before any write, also of files that the patterns leave out.
-		if err := checkPath(f.Path); err != nil {
+		if err := f.check(); err != nil {
 			return nil, err
 		}
 	}
@@ -96,6 +96,12 @@ func (c *Client) pull(ctx context.Context, r Repo, opts PullOptions) (*Snapshot,
 	}
 	if _, known := readTree(treeDir(s, opts), commit); !known && !opts.DryRun && listed(all) {
 		c.bestEffort("saving the listing", writeTree(treeDir(s, opts), commit, all))
+		defer func() {
+			// A listing that led to this may be wrong itself.
+			if errors.Is(err, ErrDamaged) || errors.Is(err, ErrSpace) {
+				c.bestEffort("removing the listing", os.Remove(treePath(treeDir(s, opts), commit)))
+			}
+		}()
 	}
 	snap := &Snapshot{Repo: r, Commit: commit, Dir: t.dir(), Files: make([]PulledFile, len(files))}
 	if err := c.each(ctx, len(files), func(ctx context.Context, i int) (err error) {

@@ -21,6 +21,10 @@ type PushOptions struct {
 	CreatePR    bool // put the commit on a new pull request
 	Private     bool // of a repository that has to be created
 	DryRun      bool // say what would be sent; nothing is changed
+
+	// Card makes one of a README.md that is pushed to the repository's root and the one
+	// that is there. By default the former replaces the latter.
+	Card func(ours, theirs []byte) ([]byte, error)
 }
 
 // Commit is what Push did.
@@ -78,6 +82,11 @@ func (c *Client) push(ctx context.Context, r Repo, path string, opts PushOptions
 	}
 	p := &pushing{c: c, repo: r, opts: opts, uploads: uploads, result: &Commit{}}
 	if err := p.prepareRepo(ctx); err != nil {
+		return nil, err
+	}
+	done, err := p.joinCards(ctx)
+	defer done()
+	if err != nil {
 		return nil, err
 	}
 	if err := p.validateCard(ctx); err != nil {
@@ -151,7 +160,7 @@ func (p *pushing) prepareRepo(ctx context.Context) error {
 // validateCard has the Hub check the model card's front matter, before anything is
 // sent that a bad one would make it refuse.
 func (p *pushing) validateCard(ctx context.Context) error {
-	i := slices.IndexFunc(p.uploads, func(u *upload) bool { return u.name == "README.md" })
+	i := slices.IndexFunc(p.uploads, func(u *upload) bool { return u.name == cardName })
 	if i < 0 || p.opts.DryRun {
 		return nil
 	}

@@ -42,7 +42,9 @@ func (c *Client) resolve(ctx context.Context, s store, opts PullOptions) (commit
 			files = append(files, f)
 			continue
 		}
-		if opts.NoCacheFallback || !soft(err) || ctx.Err() != nil {
+		// A ref that names another commit says that no pull of this one was finished.
+		unfinished := commit != s.repo.revision() && commit != cachedCommit
+		if opts.NoCacheFallback || !soft(err) || ctx.Err() != nil || unfinished {
 			return "", nil, err
 		}
 		return c.resolveCached(s, commit, opts, err)
@@ -111,7 +113,7 @@ func (c *Client) resolveCached(s store, commit string, opts PullOptions, reason 
 		return commit, files, err
 	}
 	files, err := s.listSnapshot(commit)
-	if err != nil {
+	if err != nil || len(files) == 0 {
 		return "", nil, fmt.Errorf("%w; the cache has no snapshot of commit %s", reason, commit)
 	}
 	if _, err := selectFiles(files, opts); err != nil {

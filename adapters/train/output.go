@@ -83,7 +83,7 @@ func (o *Output) Write(ctx context.Context, dir string) error {
 		return err
 	}
 	path := filepath.Join(dir, "README.md")
-	if old, err := os.ReadFile(path); err == nil && !bytes.Contains(old, []byte(cardMark)) {
+	if old, err := os.ReadFile(path); err == nil && !bytes.Contains(old, []byte(CardMark)) {
 		return nil // somebody has written it
 	}
 	card, err := o.card(filepath.Base(dir))
@@ -93,8 +93,8 @@ func (o *Output) Write(ctx context.Context, dir string) error {
 	return format.WriteFileAtomic(path, card)
 }
 
-// cardMark is in the cards that may be written again.
-const cardMark = "<!-- written by hubtool train, and again by the next run unless this line is removed -->"
+// CardMark is in the cards that may be written again; a card without it is a person's.
+const CardMark = "<!-- written by hubtool train, and again by the next run unless this line is removed -->"
 
 // results are the keys that transformers writes into all_results.json.
 func (o *Output) results() map[string]any {
@@ -181,7 +181,7 @@ func (o *Output) card(name string) ([]byte, error) {
 	for _, line := range o.Software {
 		fmt.Fprintf(&b, "- %s\n", line)
 	}
-	fmt.Fprintf(&b, "\n%s\n", cardMark)
+	fmt.Fprintf(&b, "\n%s\n", CardMark)
 	return b.Bytes(), nil
 }
 

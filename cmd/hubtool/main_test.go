@@ -7,6 +7,7 @@ import (
 	"image"
 	"image/png"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -37,7 +38,7 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup:               setUp,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"fails": fails, "requests": requests, "fault": fault, "waitfor": waitFor, "picture": picture,
+			"fails": fails, "requests": requests, "fault": fault, "heal": heal, "waitfor": waitFor, "picture": picture,
 		},
 	})
 }
@@ -188,6 +189,22 @@ func fault(ts *testscript.TestScript, neg bool, args []string) {
 	switch {
 	case len(args) == 2 && args[0] == "noranges":
 		f.Path, f.Do = args[1], hubtest.NoRanges()
+	case len(args) == 2 && args[0] == "slow": // a byte now and then
+		f.Path, f.Do = args[1], hubtest.Slow(1, 400*time.Millisecond)
+	case len(args) == 2 && args[0] == "corrupt":
+		f.Path, f.Do = args[1], hubtest.Corrupt(7)
+	case len(args) == 2 && args[0] == "loop":
+		f.Path, f.Do = args[1], hubtest.Redirect(http.StatusFound, func(r *http.Request) string { return r.URL.Path + "x" })
+	case len(args) == 2 && args[0] == "pages": // that never end
+		n := 0
+		f.Path, f.Do = args[1], func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+			n++
+			w.Header().Set("Link", fmt.Sprintf(`<http://%s%s?cursor=%d>; rel="next"`, r.Host, r.URL.Path, n))
+			fmt.Fprintf(w, `[{"type":"file","oid":"%040d","size":1,"path":"%d"}]`, n, n)
+		}
+	case len(args) == 3 && args[0] == "body": // another one, of a file of the script
+		text := ts.ReadFile(args[1])
+		f.Path, f.Do = args[2], hubtest.Replace(func([]byte) []byte { return []byte(text) })
 	case len(args) == 3 && args[0] == "cut":
 		n, err := strconv.Atoi(args[1])
 		ts.Check(err)
@@ -197,9 +214,14 @@ func fault(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(err)
 		f.Path, f.Do = args[1], hubtest.Status(status)
 	default:
-		ts.Fatalf("usage: fault STATUS PATH, fault cut N PATH, or fault noranges PATH")
+		ts.Fatalf("usage: fault STATUS|slow|corrupt|loop|pages|noranges PATH, or fault cut N|body FILE PATH")
 	}
 	ts.Value(hubKey{}).(*hubtest.Hub).Inject(f)
+}
+
+// heal ends all faults.
+func heal(ts *testscript.TestScript, neg bool, args []string) {
+	ts.Value(hubKey{}).(*hubtest.Hub).Forget()
 }
 
 // waitFor waits until an address accepts connections.

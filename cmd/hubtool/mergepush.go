@@ -221,11 +221,6 @@ func frontMatter(path string) (map[string]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, rest, ok := bytes.Cut(text, []byte("---\n"))
-	front, _, closed := bytes.Cut(rest, []byte("\n---"))
-	var fields map[string]any
-	if !ok || !closed || !bytes.HasPrefix(text, []byte("---\n")) || yaml.Load(front, &fields) != nil {
-		return nil, nil
-	}
+	fields, _ := splitCard(text)
 	return fields, nil
 }

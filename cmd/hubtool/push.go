@@ -17,7 +17,8 @@ func (e *env) pushCommand() *cli.Command {
 		Usage:     "send a folder or a file to a repository, as one commit",
 		ArgsUsage: "PATH REPO",
 		Description: "Creates the repository and the branch where they do not exist, and prints the commit's address. What\n" +
-			"the repository has is not sent again, so an interrupted push goes on where it was.",
+			"the repository has is not sent again, so an interrupted push goes on where it was. A README.md that train\n" +
+			"has written does not replace one that a person has written there: its front matter joins that.",
 		Flags: append(repoFlags(),
 			&cli.StringFlag{Name: "path-in-repo", Usage: "put it there: a folder, or the name for a single file", Destination: &opts.PathInRepo},
 			&cli.StringSliceFlag{Name: "include", Usage: "only files that match `GLOB`, where * matches / too; may be repeated"},
@@ -30,6 +31,7 @@ func (e *env) pushCommand() *cli.Command {
 			&cli.IntFlag{Name: "jobs", Usage: "transfers at a time", Value: 8},
 		),
 		Action: func(c *cli.Context) error {
+			opts.Card = joinCards
 			opts.Include, opts.Exclude, opts.Delete = c.StringSlice("include"), c.StringSlice("exclude"), c.StringSlice("delete")
 			return e.push(c, opts)
 		},

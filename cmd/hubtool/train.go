@@ -478,21 +478,29 @@ func enginePlainName(eng *engine.Engine) string {
 }
 
 // pushTarget is the repository that a run is pushed to. Its owner, where hub_model_id names none, is
-// the token's.
+// the token's. It is created, and the right to write to it checked, before hours of training.
 func (e *env) pushTarget(ctx context.Context, t Training) (hub.Repo, error) {
+	client, err := e.client()
+	if err != nil {
+		return hub.Repo{}, err
+	}
 	id := cmp.Or(t.HubModelID, filepath.Base(filepath.Clean(t.OutputDir)))
 	if !strings.Contains(id, "/") {
-		client, err := e.client()
-		if err != nil {
-			return hub.Repo{}, err
-		}
 		me, err := client.WhoAmI(ctx)
 		if err != nil {
 			return hub.Repo{}, err
 		}
 		id = me.Name + "/" + id
 	}
-	return hub.ParseRepo(id)
+	repo, err := hub.ParseRepo(id)
+	if err != nil {
+		return repo, err
+	}
+	draft, err := client.Draft(ctx, repo, hub.PushOptions{Private: t.HubPrivateRepo})
+	if err != nil {
+		return repo, fmt.Errorf("checking before the training that its result can be pushed: %w", err)
+	}
+	return draft.Repo(), nil
 }
 
 // pushOutput pushes an output directory less its checkpoints.
@@ -502,7 +510,7 @@ func (e *env) pushOutput(ctx context.Context, p *plan) (url string, err error) {
 		return "", err
 	}
 	t := p.config.Training
-	commit, err := client.Push(ctx, p.pushTo, t.OutputDir, hub.PushOptions{Exclude: []string{"checkpoint-*"}, Private: t.HubPrivateRepo, Message: "Upload adapter"})
+	commit, err := client.Push(ctx, p.pushTo, t.OutputDir, hub.PushOptions{Exclude: []string{"checkpoint-*"}, Private: t.HubPrivateRepo, Message: "Upload adapter", Card: joinCards})
 	if err != nil {
 		return "", err
 	}
