@@ -7,7 +7,7 @@ import (
 
 // DatasetConfig says which images are trained on and which are held out, and how they are read.
 type DatasetConfig struct {
-	Path        string   `yaml:"path" usage:"repository, folder of Parquet files, or image folder"`
+	Path        string   `yaml:"path" usage:"repository, or folder of Parquet files, images, tar archives or tables"`
 	Name        string   `yaml:"name" usage:"configuration, if the data set has several"`
 	TrainSplit  string   `yaml:"train_split" usage:"split to train on, such as train[:5000]"`
 	EvalSplit   string   `yaml:"eval_split" usage:"split to evaluate on; replaces test_size"`

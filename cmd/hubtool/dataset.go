@@ -38,7 +38,7 @@ func (e *env) datasetCommand() *cli.Command {
 	return &cli.Command{
 		Name:        "dataset",
 		Usage:       "look at a data set: its splits and classes, its images, what training sees of them",
-		Description: "REF is a repository, a folder of Parquet files, or a folder of images.",
+		Description: "REF is a repository, or a folder of Parquet files, images, tar archives or tables that name images.",
 		Subcommands: []*cli.Command{
 			{
 				Name: "ls", Usage: "list configurations, splits, classes and sizes", ArgsUsage: "REF", Flags: columns,
