@@ -12,7 +12,7 @@ import (
 // Data moves in chunks of this size, of which so many are on their way through one file, apart from
 // those that are being read. Smaller chunks cost calls, larger ones leave the processor's cache.
 const (
-	chunkBytes = 4 << 20
+	chunkBytes = 2 << 20
 	ringChunks = 4
 )
 

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -211,6 +212,9 @@ const lineReaders = 6
 
 func (e *env) mergeInto(ctx context.Context, refs []string, o mergeOptions) (*mergeSummary, error) {
 	start := time.Now()
+	// What a merge allocates are a few large buffers, so that collecting costs nothing; by default the
+	// heap would be twice as large.
+	defer debug.SetGCPercent(debug.SetGCPercent(25))
 	shardSize, err := o.check(refs)
 	if err != nil {
 		return nil, err
@@ -277,7 +281,6 @@ func (e *env) mergeInto(ctx context.Context, refs []string, o mergeOptions) (*me
 // planMerge checks that adapters and base fit, and plans their merge.
 func (e *env) planMerge(ctx context.Context, base *weights, in mergeInputs, o mergeOptions, shardSize int64) (*adapters.MergePlan, error) {
 	m, err := e.openForMerge(base, in.dirs)
-	defer m.close()
 	if err != nil {
 		return nil, err
 	}
@@ -421,12 +424,6 @@ type toMerge struct {
 	labels     []string
 }
 
-func (m toMerge) close() {
-	for _, a := range m.adapters {
-		a.Close() // it was only read
-	}
-}
-
 // openForMerge opens the classifiers that hubtool knows as such, so that their heads fit, and any other
 // checkpoint by its tensors.
 func (e *env) openForMerge(base *weights, dirs []string) (m toMerge, err error) {
@@ -455,7 +452,7 @@ func (e *env) openForMerge(base *weights, dirs []string) (m toMerge, err error) 
 			return m, err
 		}
 		e.adapterNotes(a)
-		m.adapters = append(m.adapters, a)
+		m.adapters, base.adapters = append(m.adapters, a), append(base.adapters, a)
 	}
 	return m, nil
 }

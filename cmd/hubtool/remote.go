@@ -21,9 +21,17 @@ type weights struct {
 	dir        string   // of everything that is no weight; "" for a single file
 	checkpoint *format.Checkpoint
 	remote     *hub.Remote // nil where everything is local
+
+	adapters []*adapters.Adapter // to be merged, which are read until the end too
 }
 
-func (w *weights) Close() error { return w.checkpoint.Close() }
+func (w *weights) Close() error {
+	errs := []error{w.checkpoint.Close()}
+	for _, a := range w.adapters {
+		errs = append(errs, a.Close())
+	}
+	return errors.Join(errs...)
+}
 
 // fetched is how many bytes of weights came over the network.
 func (w *weights) fetched() int64 {

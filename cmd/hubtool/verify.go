@@ -107,7 +107,6 @@ func (e *env) verify(ctx context.Context, adapter, merged string, o verifyOption
 	}
 	defer base.Close()
 	m, err := e.openForMerge(base, in.dirs)
-	defer m.close()
 	if err != nil {
 		return err
 	}
