@@ -26,6 +26,8 @@ type env struct {
 	progressMode, engine                 string
 	offline, json, quiet, verbose        bool
 
+	sweeping bool // configs may have a section sweep, which is left in axes
+	axes     []axis
 	settings []setting // config keys given as flags, in the order given
 	progress progress
 }
@@ -66,6 +68,7 @@ func (e *env) commands() []command {
 		{onHub, e.inspectCommand()},
 		{onHub, e.datasetCommand()},
 		{onHub | onEngine, e.trainCommand()},
+		{onHub | onEngine, e.sweepCommand()},
 		{onHub | onEngine, e.evalCommand()},
 		{onHub | onEngine, e.predictCommand()},
 		{onHub, e.mergeCommand()},

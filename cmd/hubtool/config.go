@@ -95,7 +95,7 @@ func defaultConfig() *Config {
 // absent (""). Everything wrong is reported at once.
 func (e *env) loadConfig(path string) (*Config, error) {
 	cfg := defaultConfig()
-	r := configReader{}
+	r := configReader{sweeping: e.sweeping}
 	if path != "" {
 		text, err := os.ReadFile(path)
 		if err != nil {
@@ -105,6 +105,7 @@ func (e *env) loadConfig(path string) (*Config, error) {
 			return nil, err
 		}
 	}
+	e.axes = r.axes
 	r.flags(cfg, e.settings)
 	r.add(cfg.problems()...)
 	doing := "reading the settings"
@@ -132,6 +133,9 @@ func (r *configReader) file(cfg *Config, path string, text []byte) error {
 			return nil
 		}
 		return usage(fmt.Sprintf("reading %q", path), strings.TrimPrefix(err.Error(), "go-yaml load error in "))
+	}
+	if r.sweeping {
+		r.axes = r.takeSweep(doc.Content[0])
 	}
 	r.fill(doc.Content[0], reflect.ValueOf(cfg).Elem(), "")
 	return nil

@@ -17,6 +17,8 @@ import (
 // yaml would stop or name no alternative.
 type configReader struct {
 	problems []string
+	sweeping bool // the file may have a section sweep, which gives axes
+	axes     []axis
 }
 
 func (r *configReader) add(problems ...string) { r.problems = append(r.problems, problems...) }

@@ -56,17 +56,38 @@ type plan struct {
 	rows       []*dataset.Rows // to train on, and to evaluate on
 }
 
+// train trains, or in a dry run plans, and prints the outcome.
 func (e *env) train(ctx context.Context, cfg *Config, dryRun bool) (*trainSummary, error) {
-	p, err := e.plan(ctx, cfg, dryRun)
+	if dryRun {
+		p, err := e.plan(ctx, cfg, true)
+		if err != nil {
+			return nil, err
+		}
+		defer p.classifier.Close()
+		e.noteCount(p)
+		return nil, e.result(p.text, p)
+	}
+	s, err := e.trainOnce(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
-	defer p.classifier.Close()
+	return s, e.result(s.text, s)
+}
+
+func (e *env) noteCount(p *plan) {
 	trainable, all := p.job.Adapter.Count()
 	e.note("trainable params: %s || all params: %s || trainable%%: %.4f", thousands(trainable), thousands(all), 100*float64(trainable)/float64(all))
-	if dryRun {
-		return nil, e.result(p.text, p)
+}
+
+// trainOnce trains and writes what is left of it.
+func (e *env) trainOnce(ctx context.Context, cfg *Config) (*trainSummary, error) {
+	p, err := e.plan(ctx, cfg, false)
+	if err != nil {
+		return nil, err
 	}
+	defer p.engine.Close()
+	defer p.classifier.Close()
+	e.noteCount(p)
 	p.job.Report = e.trainingEvents()
 	result, err := whileFetching(ctx, p.dataset, p.rows, func(ctx context.Context) (*train.Result, error) { return train.Run(ctx, p.job) })
 	e.endProgress()
@@ -77,11 +98,7 @@ func (e *env) train(ctx context.Context, cfg *Config, dryRun bool) (*trainSummar
 	if result.DataWait > tooLong && result.Seconds > longEnough {
 		e.note("%.0f %% of the training time went by waiting for images: %s", 100*result.DataWait, waitAdvice(cfg))
 	}
-	s, err := e.finishTraining(ctx, p, result)
-	if err != nil {
-		return nil, err
-	}
-	return s, e.result(s.text, s)
+	return e.finishTraining(ctx, p, result)
 }
 
 // tooLong is the share of the training time spent waiting for images from which on something can be
