@@ -107,6 +107,12 @@ def xla(program, tmp_path_factory) -> Hubtool:
 
 
 @pytest.fixture(scope="session")
+def quick(program, tmp_path_factory) -> Hubtool:
+    """The program with the quicker engine; long tests use it."""
+    return Hubtool(program, f"xla:{xla_plugin()}", tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="session")
 def tool(program, tmp_path_factory) -> Hubtool:
     """The program with the engine that needs nothing installed; tests about files use it."""
     return Hubtool(program, "go", tmp_path_factory.mktemp("home"))
