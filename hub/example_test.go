@@ -2,6 +2,7 @@ package hub_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/http/httptest"
@@ -79,4 +80,36 @@ func ExampleError() {
 	}
 	// Output:
 	// 404 RepoNotFound
+}
+
+// Read the header of a safetensors file on the Hub, and nothing else of it.
+func ExampleClient_Remote() {
+	fake := hubtest.New()
+	fake.Commit("model", "acme/vit", "main", "first", map[string][]byte{
+		"model.safetensors": append([]byte("\x02\x00\x00\x00\x00\x00\x00\x00{}"), make([]byte, 1<<20)...),
+	})
+	server := httptest.NewServer(fake)
+	defer server.Close()
+	client, err := hub.New(hub.WithEndpoint(server.URL), hub.WithToken(""))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	remote, err := client.Remote(context.Background(), hub.Repo{ID: "acme/vit"})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	file, err := remote.Open(context.Background(), "model.safetensors")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	var size [8]byte
+	file.ReadAt(size[:], 0)
+	header := make([]byte, binary.LittleEndian.Uint64(size[:]))
+	file.ReadAt(header, 8)
+	fmt.Printf("%s, %d of %d bytes fetched\n", header, remote.Fetched(), file.Size)
+	// Output:
+	// {}, 65536 of 1048586 bytes fetched
 }
