@@ -25,7 +25,7 @@ func (e *env) convertCommand() *cli.Command {
 		Flags: append(o.flags(false),
 			choice("to", "lora, or kohya", &to, "lora", "kohya", "gguf"),
 			&cli.StringFlag{Name: "base", Usage: "base model, which DoRA, and IA3 for --names, need", Destination: &base},
-			&cli.StringFlag{Name: "prefix", Usage: "what kohya's names begin with", Value: "lora_unet", Destination: &prefix}),
+			&cli.StringFlag{Name: "prefix", Usage: "what kohya's names begin with; default: lora_te for a text encoder of CLIP, else lora_unet (SDXL has lora_te1 and lora_te2)", Destination: &prefix}),
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 1 {
 				return usage("reading the command line", "convert takes one ADAPTER")
@@ -33,6 +33,8 @@ func (e *env) convertCommand() *cli.Command {
 			switch {
 			case to == "" && o.names == "":
 				return usage("reading the command line", "--to or --names says what to convert to")
+			case to != "kohya" && prefix != "":
+				return usage("reading the command line", "--prefix goes with --to kohya")
 			case to != "lora" && (o.rank != 0 || o.energy != 0):
 				return usage("reading the command line", "--rank and --energy go with --to lora")
 			case to == "kohya" && base != "" || to == "gguf" && base != "":
@@ -82,6 +84,18 @@ func (e *env) rename(ctx context.Context, ref string, o reduceOptions, base stri
 	return e.saveMade(ctx, a, loss, o, spelled, names, as.dirs[0])
 }
 
+// kohyaPrefix is what sd-scripts puts before the name of a module, by which it and ComfyUI tell a U-Net
+// from a text encoder.
+func kohyaPrefix(given, module string) string {
+	switch {
+	case given != "":
+		return given
+	case strings.HasPrefix(module, "text_model."):
+		return "lora_te"
+	}
+	return "lora_unet"
+}
+
 // convertKohya writes LoRA's factors as sd-scripts names them: modules with underscores for dots,
 // lora_down and lora_up, and the alpha as a tensor.
 func (e *env) convertKohya(ctx context.Context, ref, prefix string, o reduceOptions) error {
@@ -106,7 +120,7 @@ func (e *env) convertKohya(ctx context.Context, ref, prefix string, o reduceOpti
 		if values["lora_A.weight"] == nil {
 			return fmt.Errorf("converting %q: %w: kohya's format has no embeddings", t.Name, adapters.ErrMethod)
 		}
-		module := prefix + "_" + strings.ReplaceAll(format.Spell(modelTypeOf(t.Name), t.Name, spelled), ".", "_")
+		module := kohyaPrefix(prefix, t.Name) + "_" + strings.ReplaceAll(format.Spell(modelTypeOf(t.Name), t.Name, spelled), ".", "_")
 		down, up := append([]int{t.Rank}, t.Shape[1:]...), []int{t.Out(), t.Rank}
 		for range t.Shape[2:] {
 			up = append(up, 1)
