@@ -131,25 +131,29 @@ func swapMiddle(t *Tape, x *Node) *Node {
 	return t.gradient(SchedulingBarrier(y, x), func(v *Node) []*Node { return []*Node{nil, swapMiddle(nil, v)} })
 }
 
-// softmax over the last axis.
+// softmax over the last axis. Of the forward pass, its gradient needs the outcome alone: where it is
+// not one operation, it is written so that its last is an exponential, with the gradient of the whole.
 func softmax(t *Tape, x *Node) *Node {
-	y, fused := fusedOr(
+	y, _ := fusedOr(
 		func() *Node { return BackendFusedSoftmax(x, x.Rank()-1) },
 		func() *Node {
-			e := Exp(Sub(x, StopGradient(ReduceAndKeep(x, ReduceMax, -1))))
-			return Div(e, ReduceAndKeep(e, ReduceSum, -1))
+			if t != nil && t.gradients == nil {
+				e := Exp(Sub(x, StopGradient(ReduceAndKeep(x, ReduceMax, -1))))
+				return Div(e, ReduceAndKeep(e, ReduceSum, -1))
+			}
+			top := ReduceAndKeep(x, ReduceMax, -1)
+			total := Add(top, Log(ReduceAndKeep(Exp(Sub(x, top)), ReduceSum, -1)))
+			return Exp(Sub(x, StopGradient(total)))
 		})
-	if !fused {
-		return y
-	}
 	return t.gradient(y, func(v *Node) []*Node {
 		vy := Mul(v, y)
 		return []*Node{Sub(vy, Mul(y, ReduceAndKeep(vy, ReduceSum, -1)))}
 	})
 }
 
-// Gelu is the exact x·Φ(x), transformers' "gelu"; its derivative is Φ(x) + x·φ(x). Φ, the dearest
-// part, is computed once for both.
+// Gelu is the exact x·Φ(x), transformers' "gelu"; its derivative is Φ(x) + x·φ(x). On the Go engine
+// Φ, the dearest part, is computed once for both. On XLA it costs little beside the memory that it
+// would be kept in until the backward pass: the barrier keeps XLA from taking the two for one.
 func Gelu(t *Tape, x *Node) *Node {
 	cdf := normalCDF(x)
 	if t != nil && t.gradients == nil {
@@ -157,6 +161,12 @@ func Gelu(t *Tape, x *Node) *Node {
 	}
 	// For autodiff the second factor is constant; the gradient by the first covers both.
 	return t.gradient(Mul(x, StopGradient(cdf)), func(v *Node) []*Node {
+		x, cdf := x, cdf
+		if !IsGo(x.Graph().Backend()) {
+			again := OptimizationBarriers(x, v)
+			x, v = again[0], again[1]
+			cdf = normalCDF(x)
+		}
 		pdf := MulScalar(Exp(MulScalar(Square(x), -0.5)), 1/math.Sqrt(2*math.Pi))
 		return []*Node{Mul(v, Add(cdf, Mul(x, pdf))), nil}
 	})

@@ -11,6 +11,7 @@ import (
 	"github.com/gomlx/gomlx/core/tensors"
 
 	"github.com/hubtool/hubtool/model/engine"
+	"github.com/hubtool/hubtool/model/engine/enginetest"
 	"github.com/hubtool/hubtool/model/ops"
 )
 
@@ -85,11 +86,10 @@ var inputs = map[string][][]int{
 
 // Values and gradients equal those of the plain formulas.
 func TestEqualPlainFormulas(t *testing.T) {
-	e, err := engine.Open("go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer e.Close()
+	enginetest.Each(t, equalPlainFormulas)
+}
+
+func equalPlainFormulas(t *testing.T, e *engine.Engine) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for name, dims := range inputs {
 		t.Run(name, func(t *testing.T) {

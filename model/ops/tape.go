@@ -76,7 +76,7 @@ func (t *Tape) Gradient(loss *graph.Node, wrt ...*graph.Node) []*graph.Node {
 var active sync.Map // *graph.Graph → *Tape
 
 func init() {
-	for _, kind := range []graph.NodeType{graph.NodeTypeDotGeneral, graph.NodeTypeMul, graph.NodeTypeSchedulingBarrier,
+	for _, kind := range []graph.NodeType{graph.NodeTypeDotGeneral, graph.NodeTypeMul, graph.NodeTypeExp, graph.NodeTypeSchedulingBarrier,
 		graph.NodeTypeFusedSoftmax, graph.NodeTypeFusedLayerNorm} {
 		original := graph.VJPRegistration[kind]
 		graph.VJPRegistration[kind] = func(n *graph.Node, vs []*graph.Node, shape shapes.Shape) []*graph.Node {
