@@ -49,7 +49,7 @@ type Training struct {
 	PushToHub             bool     `yaml:"push_to_hub" usage:"push output_dir when done"`
 	HubModelID            string   `yaml:"hub_model_id" usage:"repository to push to; default: the name of output_dir"`
 	HubPrivateRepo        bool     `yaml:"hub_private_repo" usage:"make the repository private when push_to_hub creates it"`
-	ReportTo              string   `yaml:"report_to" usage:"only none: the report is written to output_dir"`
+	ReportTo              string   `yaml:"report_to" usage:"none, or tensorboard for event files in output_dir/runs beside the report"`
 }
 
 // Half switches a half precision: "false", "true", or "auto" for where the engine has it.
@@ -141,12 +141,6 @@ func (r *configReader) file(cfg *Config, path string, text []byte) error {
 	return nil
 }
 
-// unfinished are keys that transformers and cli.md know and this version does not obey; any value
-// but the default is refused, so that no setting is silently without effect.
-var unfinished = map[string]string{
-	"training.report_to": "the report is written to output_dir, and to no service",
-}
-
 // problems checks the settings against each other. It also fills in what follows from others.
 func (c *Config) problems() []string {
 	var p []string
@@ -168,6 +162,8 @@ func (c *Config) problems() []string {
 	refuse(!c.Dataset.evaluates() && t.EvalStrategy != "no", "training.eval_strategy is %q, but neither dataset.eval_split nor dataset.test_size gives images to evaluate on", t.EvalStrategy)
 	refuse(t.FP16 != "false" && t.BF16 != "false", "training.fp16 and training.bf16 exclude each other")
 
+	refuse(t.ReportTo != "none" && t.ReportTo != "tensorboard", "training.report_to is %q, but must be none or tensorboard: reports go to output_dir, and to no service", t.ReportTo)
+
 	// A key that does nothing in this run is an error.
 	idle := func(set bool, key, why string) { refuse(set, "%s does nothing: %s", key, why) }
 	idle(t.EarlyStoppingPatience > 0 && t.EvalStrategy == "no", "training.early_stopping_patience", "eval_strategy is no")
@@ -183,16 +179,6 @@ func (c *Config) problems() []string {
 	idle(!t.OrthogonalityPenalty && penalty && weight != "" && weight != "0.5", "adapter.orth_reg_weight", "training.orthogonality_penalty is false")
 	idle(t.HubModelID != "" && !t.PushToHub, "training.hub_model_id", "push_to_hub is false")
 	idle(t.HubPrivateRepo && !t.PushToHub, "training.hub_private_repo", "push_to_hub is false")
-
-	defaults := map[string]string{}
-	for _, f := range configFields(reflect.ValueOf(def).Elem(), "") {
-		defaults[f.key] = fmt.Sprint(f.value.Interface())
-	}
-	for _, f := range configFields(reflect.ValueOf(c).Elem(), "") {
-		why, ok := unfinished[f.key]
-		value := fmt.Sprint(f.value.Interface())
-		refuse(ok && value != defaults[f.key], "%s is %q, which this version cannot do: %s", f.key, value, why)
-	}
 	return append(p, c.Adapter.problems()...)
 }
 

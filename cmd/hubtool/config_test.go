@@ -244,7 +244,7 @@ func TestConfigProblems(t *testing.T) {
 			`training.eval_strategy is never, but must be no, steps or epoch`,
 		}},
 		{"not in this version", "model: m\ndataset: {path: d}\ntraining: {output_dir: o, report_to: wandb}\n", nil, []string{
-			`training.report_to is "wandb", which this version cannot do: the report is written to output_dir, and to no service`,
+			`training.report_to is "wandb", but must be none or tensorboard: reports go to output_dir, and to no service`,
 		}},
 	}
 	for _, tt := range tests {

@@ -252,5 +252,5 @@ func (r *quickResult) text(w io.Writer) {
 		fmt.Fprintf(w, "  %s, a %s: %s (%.2f)\n", p.Image, r.Truth[i], best.Label, best.Score)
 	}
 	fmt.Fprintf(w, "adapter   %s (pushed to %s)\nmerged    %s\n%.0f s on engine %s\n\n", r.Adapter, r.CommitURL, r.Merged, r.Seconds, r.Engine)
-	fmt.Fprintf(w, "next: hubtool init food101 && hubtool train food101.yaml\n")
+	fmt.Fprintf(w, "next: hubtool init food101 -o food101.yaml && hubtool train food101.yaml\n")
 }

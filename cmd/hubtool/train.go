@@ -89,16 +89,52 @@ func (e *env) trainOnce(ctx context.Context, cfg *Config) (*trainSummary, error)
 	defer p.classifier.Close()
 	e.noteCount(p)
 	p.job.Report = e.trainingEvents()
+	logTo := func(*train.LogEntry) {}
+	if cfg.Training.ReportTo == "tensorboard" {
+		var done func()
+		if logTo, done, err = e.tensorBoard(cfg.Training.OutputDir); err != nil {
+			return nil, err
+		}
+		defer done()
+		show := p.job.Report
+		p.job.Report = func(ev train.Event) {
+			if ev.Log != nil {
+				logTo(ev.Log)
+			}
+			show(ev)
+		}
+	}
 	result, err := whileFetching(ctx, p.dataset, p.rows, func(ctx context.Context) (*train.Result, error) { return train.Run(ctx, p.job) })
 	e.endProgress()
 	if err != nil {
 		return nil, withHint(err, "%s", continueHint(ctx, cfg, err))
 	}
+	logTo(&result.State.LogHistory[len(result.State.LogHistory)-1]) // the summary
 	e.brokenNote(result.Broken)
 	if result.DataWait > tooLong && result.Seconds > longEnough {
 		e.note("%.0f %% of the training time went by waiting for images: %s", 100*result.DataWait, waitAdvice(cfg))
 	}
 	return e.finishTraining(ctx, p, result)
+}
+
+// tensorBoard returns what writes log entries for TensorBoard. A run does not fail for it.
+func (e *env) tensorBoard(dir string) (logTo func(*train.LogEntry), done func(), err error) {
+	f, err := train.NewEventFile(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	var failed error
+	return func(entry *train.LogEntry) {
+			if failed == nil {
+				if failed = f.Add(entry); failed != nil {
+					e.note("%v: no more is written there", failed)
+				}
+			}
+		}, func() {
+			if err := f.Close(); err != nil && failed == nil {
+				e.note("writing for TensorBoard: %v", err)
+			}
+		}, nil
 }
 
 // tooLong is the share of the training time spent waiting for images from which on something can be

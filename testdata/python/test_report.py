@@ -83,3 +83,19 @@ def test_comparison(tool, run, tmp_path):
     (tmp_path / "empty").mkdir()
     tool("report", run, tmp_path / "empty", "-o", tmp_path / "none.html", code=3)
     assert not (tmp_path / "none.html").exists()
+
+
+def test_tensorboard(tool, run, tmp_path):
+    """TensorBoard's own reader finds the numbers of trainer_state.json, under the tags of transformers' callback."""
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tool("train", run / "run.yaml", "--out", tmp_path / "out", "--training.report-to", "tensorboard")
+    (folder,) = (tmp_path / "out" / "runs").iterdir()
+    events = EventAccumulator(str(folder)).Reload()
+    log = json.loads((tmp_path / "out" / "trainer_state.json").read_text())["log_history"]
+    for tag, key in {"train/loss": "loss", "train/learning_rate": "learning_rate", "eval/accuracy": "eval_accuracy", "train/train_loss": "train_loss"}.items():
+        want = [(entry["step"], entry[key]) for entry in log if key in entry]
+        got = [(event.step, event.value) for event in events.Scalars(tag)]
+        assert [step for step, _ in got] == [step for step, _ in want], tag
+        np.testing.assert_allclose([v for _, v in got], [v for _, v in want], rtol=1e-6)
