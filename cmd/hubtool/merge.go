@@ -62,7 +62,7 @@ func (e *env) mergeCommand() *cli.Command {
 			&cli.BoolFlag{Name: "private", Usage: "make REPO private if it is created", Destination: &o.options.Private},
 			&cli.BoolFlag{Name: "create-pr", Usage: "open a pull request in REPO", Destination: &o.options.CreatePR},
 			&cli.StringFlag{Name: "message", Usage: "first line of the commit's message in REPO", Destination: &o.options.Message},
-			&cli.IntFlag{Name: "jobs", Usage: "write `N` files at the same time (default: 2)", Destination: &o.jobs},
+			&cli.IntFlag{Name: "jobs", Usage: "write `N` files at the same time (default: 2, with --stream 1)", Destination: &o.jobs},
 			&cli.BoolFlag{Name: "force", Usage: "replace what is in DIR", Destination: &o.force},
 		},
 		Action: func(c *cli.Context) error { return e.merge(c.Context, c.Args().Slice(), o) },
@@ -291,7 +291,7 @@ func (e *env) planMerge(ctx context.Context, base *weights, in mergeInputs, o me
 			e.report(step{Task: "merging", Done: ev.Done, Total: ev.Total, Unit: "bytes", Text: ev.Shard})
 		},
 	}
-	if o.sends() {
+	if o.sends() || o.stream && o.jobs == 0 {
 		opts.Jobs = 1
 	}
 	if o.stream {
