@@ -494,6 +494,33 @@ func TestPlainNumbers(t *testing.T) {
 	}
 }
 
+// TestSizes counts the files that rows lie in: images of tables, each once, and whole archives.
+func TestSizes(t *testing.T) {
+	for _, test := range []struct {
+		dir, split string
+		opts       Options
+		files      []string
+	}{
+		{"table-csv", "train", Options{}, []string{"images/0.png", "images/1.png", "images/2.png"}},
+		{"web", "test", Options{}, []string{"test-00.tar.gz"}},
+		{"csv", "validation", Options{}, []string{"validation/sub/0.png", "validation/sub/2.png"}},
+		{"zip-classes", "test", Options{}, []string{"test.zip"}},
+	} {
+		d, err := Open(filepath.Join("testdata", test.dir), test.opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := int64(0)
+		for _, file := range test.files {
+			want += int64(len(mustRead(t, filepath.Join("testdata", test.dir, file))))
+		}
+		if got, err := d.Size(test.split); err != nil || got != want {
+			t.Errorf("%s: %d bytes, %v, want %d", test.dir, got, err, want)
+		}
+		d.Close()
+	}
+}
+
 // TestAllSplits sums all splits, in their order.
 func TestAllSplits(t *testing.T) {
 	d, err := Open(digits, Options{})

@@ -42,9 +42,14 @@ func filesOf(s shard) []string {
 		return []string{s.path()}
 	}
 	var paths []string
-	for _, name := range s.(*folderShard).names {
+	folder := s.(*folderShard)
+	for _, name := range folder.names {
+		name = filepath.FromSlash(name)
+		if name != "" && !filepath.IsAbs(name) { // a table may name images by absolute paths
+			name = filepath.Join(folder.source.path(), name)
+		}
 		if name != "" {
-			paths = append(paths, filepath.Join(s.path(), filepath.FromSlash(name)))
+			paths = append(paths, name)
 		}
 	}
 	return paths
