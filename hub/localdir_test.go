@@ -55,6 +55,17 @@ func TestLocalDirStates(t *testing.T) {
 	}{
 		{"62 edited by the user", func(_ *rig, path string) { edit(path) }, false, true, `{"model_type": "mine"}`},
 		{"62 edited by the user, forced", func(_ *rig, path string) { edit(path) }, true, false, `{"model_type": "vit"}`},
+		{"62 edited at once, to another size", func(_ *rig, path string) { os.WriteFile(path, []byte("mine"), 0o666) }, false, true, "mine"},
+		{"62 edited at once, to the same size", func(_ *rig, path string) { os.WriteFile(path, []byte(`{"model_type": "abc"}`), 0o666) }, false, true, `{"model_type": "abc"}`},
+		{"62 edited at once, on a file system without fractions of seconds", func(_ *rig, path string) {
+			os.WriteFile(path, []byte(`{"model_type": "abc"}`), 0o666)
+			second := time.Now().Truncate(time.Second)
+			os.Chtimes(path, second, second)
+		}, false, true, `{"model_type": "abc"}`},
+		{"62 edited at once, new version on the Hub", func(r *rig, path string) {
+			os.WriteFile(path, []byte("mine"), 0o666)
+			r.hub.Commit("model", repoID, "main", "second", map[string][]byte{"config.json": []byte("{}")})
+		}, false, true, "mine"},
 		{"61 the clock jumped", func(_ *rig, path string) {
 			later := time.Now().AddDate(1, 0, 0)
 			os.Chtimes(path, later, later)

@@ -24,7 +24,7 @@ const (
 )
 
 // state compares the file here with the one of the commit. The record is trusted
-// only if the file has not been written after it.
+// if the file was written before it, and else if the content is what it says.
 func (t *localDir) state(f File) (localState, error) {
 	info, err := t.root.Lstat(filepath.FromSlash(f.Path))
 	switch {
@@ -38,24 +38,41 @@ func (t *localDir) state(f File) (localState, error) {
 		return absent, fmt.Errorf("%w: %q is in the way and is no file", ErrInvalid, info.Name())
 	}
 	m, ok := t.readMetadata(f)
-	trusted := ok && info.ModTime().Add(-time.Second).Compare(m.time) <= 0
-	if trusted && m.etag == f.ETag() && info.Size() == f.Size {
-		return current, nil
-	}
-	if info.Size() == f.Size { // written by another program, or the record is gone
-		same, err := t.sameContent(f)
-		if err != nil || same {
-			return current, err
+	untouched := ok && info.ModTime().Add(granularity(info.ModTime())).Before(m.time)
+	if ok && !untouched { // maybe edited right after the record was written
+		if untouched, err = t.hasContent(f, m.etag, info.Size()); err != nil {
+			return absent, err
 		}
 	}
-	if trusted {
+	switch {
+	case untouched && m.etag != f.ETag():
 		return outdated, nil
+	case untouched && info.Size() == f.Size:
+		return current, nil
+	case info.Size() != f.Size:
+		return changed, nil
 	}
-	return changed, nil
+	// Written by another program, or the record is gone.
+	same, err := t.hasContent(f, f.ETag(), f.Size)
+	if err == nil && !same {
+		return changed, nil
+	}
+	return current, err
 }
 
-func (t *localDir) sameContent(f File) (bool, error) {
-	h := newHash(f.ETag(), f.Size)
+// granularity is how much later than its time a file may have been written: a tick of
+// the system's clock, or two seconds on a file system that keeps no fractions.
+func granularity(modified time.Time) time.Duration {
+	if modified.Nanosecond() == 0 {
+		return 2 * time.Second
+	}
+	return 10 * time.Millisecond
+}
+
+// hasContent tells whether the file here has the content that an ETag names. Of one
+// that is no hash nobody knows.
+func (t *localDir) hasContent(f File, etag string, size int64) (bool, error) {
+	h := newHash(etag, size)
 	if h == nil {
 		return false, nil
 	}
@@ -64,11 +81,11 @@ func (t *localDir) sameContent(f File) (bool, error) {
 		return false, err
 	}
 	defer file.Close()
-	t.c.report(Event{File: f.Path, State: Checking, Total: f.Size})
+	t.c.report(Event{File: f.Path, State: Checking, Total: size})
 	if _, err := io.Copy(h, file); err != nil {
 		return false, err
 	}
-	return hex.EncodeToString(h.Sum(nil)) == f.ETag(), nil
+	return hex.EncodeToString(h.Sum(nil)) == etag, nil
 }
 
 // shortHash keeps names of files in flight short enough for Windows.
