@@ -205,13 +205,15 @@ func (p *pushing) postCommit(interrupted context.Context, body []byte) (*commitA
 	defer cancel(nil)
 	timeout := time.AfterFunc(commitTimeout, func() { cancel(errIdle) })
 	defer timeout.Stop()
+	history := strings.Replace(p.commitURL(p.repo.Revision), "/commit/", "/commits/", 1)
 	defer context.AfterFunc(interrupted, func() {
 		timeout.Reset(commitGrace)
+		p.c.log.Warn("waiting for the answer to the commit; interrupted again, look here whether it happened", "url", history)
 	})()
 	answer, err := p.sendCommit(ctx, body)
 	if err != nil && interrupted.Err() != nil {
 		return nil, fmt.Errorf("%w; it is unknown whether the commit happened: look at %s before pushing again",
-			context.Cause(interrupted), strings.Replace(p.commitURL(p.repo.Revision), "/commit/", "/commits/", 1))
+			context.Cause(interrupted), history)
 	}
 	return answer, err
 }

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -88,6 +89,9 @@ func requestError(method, rawURL string, err error) error {
 	e := &Error{Method: method, URL: redactURL(rawURL), kind: ErrNetwork, cause: err, Message: redact(err.Error())}
 	if errors.Is(err, ErrOffline) {
 		e.kind, e.Message = ErrOffline, ""
+	}
+	if invalid := (x509.CertificateInvalidError{}); errors.As(err, &invalid) && invalid.Reason == x509.Expired {
+		e.Message += "; is this machine's clock right?"
 	}
 	return e
 }

@@ -11,8 +11,8 @@ import (
 
 const noFollow = unix.O_NOFOLLOW
 
-// tryLock takes an flock: POSIX record locks would not exclude Python's.
-func tryLock(f *os.File) (bool, error) {
+// flock takes an flock: POSIX record locks would not exclude Python's.
+func flock(f *os.File) (bool, error) {
 	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	switch {
 	case err == nil:

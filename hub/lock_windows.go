@@ -9,8 +9,8 @@ import (
 
 const noFollow = 0
 
-// tryLock locks the first byte, as Python's msvcrt.locking does.
-func tryLock(f *os.File) (bool, error) {
+// flock locks the first byte, as Python's msvcrt.locking does.
+func flock(f *os.File) (bool, error) {
 	err := windows.LockFileEx(windows.Handle(f.Fd()), windows.LOCKFILE_EXCLUSIVE_LOCK|windows.LOCKFILE_FAIL_IMMEDIATELY, 0, 1, 0, &windows.Overlapped{})
 	switch {
 	case err == nil:

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 )
@@ -37,8 +38,21 @@ func checkPath(name string) error {
 			return bad(`contains ..\`)
 		}
 	}
-	if runtime.GOOS == "windows" && !filepath.IsLocal(filepath.FromSlash(name)) {
-		return bad("is reserved on Windows")
+	if runtime.GOOS == "windows" {
+		return checkWindowsPath(name)
+	}
+	return nil
+}
+
+var windowsDevice = regexp.MustCompile(`(?i)^(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\..*)?$`)
+
+// checkWindowsPath refuses what Windows would take for a device, or store under
+// another name.
+func checkWindowsPath(name string) error {
+	for _, part := range strings.Split(name, "/") {
+		if windowsDevice.MatchString(part) || strings.HasSuffix(part, ".") || strings.HasSuffix(part, " ") || strings.ContainsAny(part, `<>:"|?*\`) {
+			return fmt.Errorf("%w: file name %q is reserved or impossible on Windows; leave it out with a pattern", ErrDamaged, name)
+		}
 	}
 	return nil
 }
@@ -59,8 +73,9 @@ func checkCollisions(dir string, files []File) error {
 	return nil
 }
 
-// ignoresCase asks the volume, since neither system nor file system type decides it.
-func ignoresCase(dir string) bool {
+// ignoresCase asks the volume, since neither system nor file system type decides it;
+// a variable, for the tests.
+var ignoresCase = func(dir string) bool {
 	probe, err := os.CreateTemp(dir, "case-probe-")
 	if err != nil {
 		return runtime.GOOS == "windows" || runtime.GOOS == "darwin"

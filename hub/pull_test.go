@@ -22,7 +22,7 @@ func TestPullWritesPythonsCacheLayout(t *testing.T) {
 	}
 	link, err := os.Readlink(filepath.Join(base, "snapshots", r.head, "sub", "empty.txt"))
 	if want := "../../../blobs/e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"; err != nil || link != want {
-		t.Errorf("link %q, %v; want %q", link, err, want)
+		t.Errorf("45 link of an empty file %q, %v; want %q", link, err, want)
 	}
 	if _, err := os.Stat(filepath.Join(base, "trees", r.head+".json")); err != nil {
 		t.Error(err)

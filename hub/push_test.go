@@ -50,7 +50,7 @@ func TestPushCreatesAndThenSendsOnlyWhatChanged(t *testing.T) {
 	r.hub.Forget()
 	again, err := r.client().Push(context.Background(), to, dir, hub.PushOptions{})
 	if err != nil || again.OID != first.OID || len(again.Skipped) != 4 || again.Sent != 0 {
-		t.Errorf("pushing the same again: %+v, %v", again, err)
+		t.Errorf("70 pushing the same again: %+v, %v", again, err)
 	}
 	if r.hub.Count("POST", "/commit/") != 0 || r.hub.Count("POST", "/batch") != 0 {
 		t.Error("an unchanged push asked for LFS or made a commit")

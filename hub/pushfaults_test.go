@@ -383,6 +383,9 @@ func TestInterruptedCommitIsAnswered(t *testing.T) {
 	if head, _ := r.hub.Head("model", repoID, "main"); err != nil || got.OID != head {
 		t.Errorf("65 %+v, %v; the head is %s", got, err, head)
 	}
+	if !strings.Contains(r.log.String(), r.url+"/acme/vit/commits/main") {
+		t.Error("65 nobody was told where to look after a second signal")
+	}
 }
 
 func TestCreateRepo(t *testing.T) {

@@ -41,8 +41,9 @@ func retryable(err error) bool {
 		record tls.RecordHeaderError
 		unk    x509.UnknownAuthorityError
 		host   x509.HostnameError
+		date   x509.CertificateInvalidError
 	)
-	if errors.As(err, &verify) || errors.As(err, &record) || errors.As(err, &unk) || errors.As(err, &host) {
+	if errors.As(err, &verify) || errors.As(err, &record) || errors.As(err, &unk) || errors.As(err, &host) || errors.As(err, &date) {
 		return false
 	}
 	var e *Error
