@@ -104,7 +104,7 @@ func checkRange(h http.Header, from, size int64) error {
 func rangeTotal(h http.Header) int64 {
 	_, total, _ := strings.Cut(h.Get("Content-Range"), "/")
 	n, err := strconv.ParseInt(total, 10, 64)
-	if err != nil {
+	if err != nil || n < 0 {
 		return -1
 	}
 	return n
