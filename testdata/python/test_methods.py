@@ -109,6 +109,21 @@ def train_here(hubtool, folder, method: str, start, steps: int) -> list[float]:
 
 
 @pytest.fixture(scope="module")
+def trained(tool, begun, tmp_path_factory):
+    """method -> folder of an adapter after three steps here."""
+    folders = {}
+
+    def make(method: str):
+        if method not in folders:
+            folder = tmp_path_factory.mktemp("trained") / method
+            train_here(tool, folder, method, begun(method), 3)
+            folders[method] = folder / "out"
+        return folders[method]
+
+    return make
+
+
+@pytest.fixture(scope="module")
 def expected(begun, batch, digits):
     """method -> losses of PEFT's own run of 50 steps."""
     runs = {}
@@ -146,7 +161,7 @@ def test_either_goes_on_with_the_other(tool, begun, batch, digits, tmp_path, met
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_config_loses_no_field(tool, begun, tmp_path, method):
+def test_config_loses_no_field(tool, begun, trained, tmp_path, method):
     """PEFT's config through hubtool, and hubtool's through PEFT."""
     start = begun(method)
     written = json.loads((start / "adapter_config.json").read_text())
@@ -158,9 +173,8 @@ def test_config_loses_no_field(tool, begun, tmp_path, method):
                 config[key] = sorted(config[key])
     assert ours == written
 
-    train_here(tool, tmp_path / "trained", method, start, 1)
-    stored = json.loads((tmp_path / "trained" / "out" / "adapter_config.json").read_text())
-    again = PeftConfig.from_pretrained(tmp_path / "trained" / "out")
+    stored = json.loads((trained(method) / "adapter_config.json").read_text())
+    again = PeftConfig.from_pretrained(trained(method))
     again.inference_mode = True
     again.save_pretrained(tmp_path / "again")
     theirs = json.loads((tmp_path / "again" / "adapter_config.json").read_text())
@@ -171,15 +185,13 @@ def test_config_loses_no_field(tool, begun, tmp_path, method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_both_names(tool, begun, digits, tmp_path, method):
+def test_both_names(tool, trained, digits, tmp_path, method):
     """A file with every tensor under both generations of names gives PEFT and transformers the same logits."""
-    trained = tmp_path / "trained"
-    train_here(tool, trained, method, begun(method), 3)
-    both = tmp_path / "both"
-    tool("convert", trained / "out", "--names", "both", "--base", TINY, "-o", both)
-    assert len(load_peft_weights(both)) > len(load_peft_weights(trained / "out"))
+    own, both = trained(method), tmp_path / "both"
+    tool("convert", own, "--names", "both", "--base", TINY, "-o", both)
+    assert len(load_peft_weights(both)) > len(load_peft_weights(own))
     values = pixels(both, digits.image_files)
-    want = logits(PeftModel.from_pretrained(classifier(TINY, digits.names), trained / "out").eval(), values)
+    want = logits(PeftModel.from_pretrained(classifier(TINY, digits.names), own).eval(), values)
     got = logits(PeftModel.from_pretrained(classifier(TINY, digits.names), both).eval(), values)
     np.testing.assert_allclose(got, want, atol=1e-5)
     np.testing.assert_allclose(tool.logits(both, digits.image_files), want, atol=1e-4)
@@ -187,30 +199,26 @@ def test_both_names(tool, begun, digits, tmp_path, method):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "f16"])
 @pytest.mark.parametrize("method", METHODS)
-def test_half_precision_files(tool, begun, digits, tmp_path, method, dtype):
-    train_here(tool, tmp_path / "trained", method, begun(method), 3)
+def test_half_precision_files(tool, trained, digits, tmp_path, method, dtype):
     narrow = tmp_path / "narrow"
-    shutil.copytree(tmp_path / "trained" / "out", narrow)
+    shutil.copytree(trained(method), narrow)
     stored = {name: tensor.to(dtype) for name, tensor in load_file(narrow / "adapter_model.safetensors").items()}
     save_file(stored, narrow / "adapter_model.safetensors", metadata={"format": "pt"})
     want = logits(PeftModel.from_pretrained(classifier(TINY, digits.names), narrow).eval(), pixels(narrow, digits.image_files))
     np.testing.assert_allclose(tool.logits(narrow, digits.image_files), want, atol=1e-4)
 
 
-def test_several_adapters(hubtool, begun, digits, tmp_path):
+def test_several_adapters(hubtool, trained, digits):
     """predict with several adapters says what PEFT says with each of them active."""
     chosen = ["lora", "loha", "adalora"]
     flags = []
     for method in chosen:
-        train_here(hubtool, tmp_path / method, method, begun(method), 3)
-        folder = tmp_path / method / "out"
-        flags += ["--adapter", f"{method}={folder}"]
+        flags += ["--adapter", f"{method}={trained(method)}"]
     rows = hubtool("predict", *flags, *digits.image_files, "--json", "--logits").lines()
     assert [row["image"] for row in rows] == [str(path) for path in digits.image_files]
     for i, method in enumerate(chosen):
-        folder = tmp_path / method / "out"
-        model = PeftModel.from_pretrained(classifier(TINY, digits.names), folder).eval()
-        want = logits(model, pixels(folder, digits.image_files))
+        model = PeftModel.from_pretrained(classifier(TINY, digits.names), trained(method)).eval()
+        want = logits(model, pixels(trained(method), digits.image_files))
         got = [row["adapters"][i] for row in rows]
         assert all(answer["adapter"] == method for answer in got)
         np.testing.assert_allclose([answer["logits"] for answer in got], want, atol=1e-4)
