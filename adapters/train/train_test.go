@@ -379,6 +379,30 @@ func TestKeepsTheBest(t *testing.T) {
 	}
 }
 
+// Training ends after so many evaluations that are not better by more than the threshold.
+func TestStopsEarly(t *testing.T) {
+	e, err := engine.Open("go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		threshold float64
+		want      int // evaluations
+	}{{0, 6}, {100, 3}} { // no loss falls by 100: the first counts, and the next two do not
+		j := random(t, e, t.TempDir())
+		j.Config.NumTrainEpochs, j.Config.MetricForBestModel = 6, "eval_loss"
+		j.Config.LearningRate = 1e-4 // at which the loss falls steadily
+		j.Config.EarlyStoppingPatience, j.Config.EarlyStoppingThreshold = 2, c.threshold
+		result := run(t, j)
+		if len(result.Epochs) != c.want {
+			t.Errorf("with threshold %v there are %d evaluations, want %d: %+v", c.threshold, len(result.Epochs), c.want, result.Epochs)
+		}
+		if best := result.Epochs[len(result.Epochs)-1]; c.threshold > 0 && (result.Best.Step != best.Step || result.Evaluation.Loss != best.EvalLoss) {
+			t.Errorf("the best is %+v, want %+v: the threshold decides when to stop, not what is best", result.Best, best)
+		}
+	}
+}
+
 // An unreadable image ends a run with an error that names it.
 func TestDamagedImage(t *testing.T) {
 	e, err := engine.Open("go")

@@ -83,6 +83,8 @@ def kill_and_resume(tool, folder, method, kills, seed):
                 break
         assert digest(folder / name) == want, f"{name} is another adapter"
         assert log_of(folder / name) == log
+        results = [json.loads((folder / n / "all_results.json").read_text()) for n in (name, "whole")]
+        assert all(results[0][key] == results[1][key] for key in ("eval_accuracy", "eval_loss", "train_loss")), "of the parameters that are left"
         assert not list((folder / name).glob("*.partial"))
         shutil.rmtree(folder / name)
     assert killed_in_training > 0, "no kill came between the first checkpoint and the end"
