@@ -144,10 +144,11 @@ func TestRemoteFileFaults(t *testing.T) {
 			}
 			_, f := r.open(weights)
 			got := make([]byte, f.Size)
-			_, err := f.ReadAt(got[:100], 0)
+			_, first := f.ReadAt(got[:100], 0)
 			var wg sync.WaitGroup
 			var once sync.Once
-			for from := 100; from < len(got) && err == nil; from += 50_000 {
+			var err error
+			for from := 100; from < len(got) && first == nil; from += 50_000 {
 				part := got[from:min(from+50_000, len(got))]
 				wg.Go(func() {
 					if _, failed := f.ReadAt(part, int64(from)); failed != nil {
@@ -159,6 +160,9 @@ func TestRemoteFileFaults(t *testing.T) {
 				}
 			}
 			wg.Wait()
+			if first != nil {
+				err = first
+			}
 			if tt.want != nil {
 				wantErr(t, err, tt.want, tt.text)
 				return
