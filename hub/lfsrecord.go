@@ -106,7 +106,7 @@ func (rec *uploadRecord) begin(a lfsAction) {
 		_, err = rec.file.Seek(0, io.SeekEnd)
 	}
 	if err != nil { // then nothing can be resumed, which is all
-		rec.file.Truncate(0)
+		_ = rec.file.Truncate(0)
 	}
 }
 
@@ -132,7 +132,7 @@ func (rec *uploadRecord) arrived(number int, etag string) {
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
 	rec.etags[number] = etag
-	rec.file.Write(append(line, '\n'))
+	_, _ = rec.file.Write(append(line, '\n')) // a part that is not noted is sent again
 }
 
 // close ends the use of the record; one that is complete is of no more use.
