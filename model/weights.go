@@ -70,7 +70,7 @@ func (w *Weights) setRaw(name string, shape shapes.Shape, raw []byte) error {
 // SetDevices puts a copy of all tensors on each of the first n devices of the backend. Programs made
 // from now on divide every batch among them. The default is one.
 func (w *Weights) SetDevices(n int) error {
-	if most := int(w.backend.NumDevices()); n < 1 || n > most {
+	if most := w.backend.NumDevices(); n < 1 || n > most {
 		return fmt.Errorf("computing on %d devices: %w: the engine has %d", n, format.ErrUnsupported, most)
 	}
 	w.devices = n

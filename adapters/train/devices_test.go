@@ -27,7 +27,7 @@ func TestDevices(t *testing.T) {
 			}
 			return result, adapterBytes(t, filepath.Join(j.Config.OutputDir, "checkpoint-9")), nil
 		}
-		if int(e.Backend.NumDevices()) < 4 {
+		if e.Backend.NumDevices() < 4 {
 			if _, _, err := trained(4, 1); !errors.Is(err, format.ErrUnsupported) {
 				t.Errorf("four devices of one: %v", err)
 			}

@@ -47,7 +47,7 @@ func (e *env) trainingEngine(ctx context.Context, t Training) (*engine.Engine, e
 		return nil, err
 	}
 	var p []string
-	if most := int(eng.Backend.NumDevices()); t.Devices > most {
+	if most := eng.Backend.NumDevices(); t.Devices > most {
 		p = append(p, fmt.Sprintf("training.devices is %d, but the engine %s has %d", t.Devices, eng.Spec, most))
 	}
 	if t.GradientCheckpointing && eng.IsGo() {

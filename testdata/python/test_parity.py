@@ -165,9 +165,15 @@ def test_half_precision(xla, start, half_reference, tmp_path, precision):
     assert xla(*evaluate, precision).json()["loss"] == pytest.approx(xla(*evaluate, "fp32").json()["loss"], rel=0.03)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_go_engine_says_float32(tool, start, tmp_path, precision):
-    config = recipe(tmp_path / "config.json", tmp_path / "out", training=dict(init_adapter=str(start)))
-    error = tool("train", config, "--precision", precision, "--json", code=2).error()
-    assert f"training.{precision}" in str(error) and "float32" in str(error)
+def test_devices(xla, start, reference, tmp_path):
+    settings = dict(CASES["plain"], per_device_train_batch_size=2)
+    assert_parity(train(xla, start, tmp_path, settings, "--devices", 4), reference("plain"))
+
+
+@pytest.mark.parametrize("setting", ["fp16=true", "bf16=true", "devices=2", "gradient_checkpointing=true", "tf32=false", "full_determinism=true"])
+def test_go_engine_refuses(tool, start, tmp_path, setting):
+    key, value = setting.split("=")
+    config = recipe(tmp_path / "config.json", tmp_path / "out", training={"init_adapter": str(start), key: json.loads(value)})
+    error = tool("train", config, "--json", code=2).error()
+    assert f"training.{key}" in str(error)
     assert not (tmp_path / "out").exists()

@@ -1,7 +1,7 @@
 """The guide's job at its full size, from pull to push, with everything but the real numbers: ViT-base of random weights in the layout
 of google/vit-base-patch16-224-in21k and photographs of 512 pixels in the layout of ethz/food101, on a Hub of our own.
 
-    pytest test_rehearsal.py -m slow -s        # prints how long each part takes; about two minutes on four cores
+    pytest test_rehearsal.py -m slow -s        # prints how long each part takes: two and a half minutes on two busy cores
 """
 
 import io
