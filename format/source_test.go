@@ -141,7 +141,7 @@ func TestRewriteReaders(t *testing.T) {
 	for _, n := range a.reads {
 		total += int64(n)
 	}
-	if limit := int(written.Size>>22) + 4; total != h.DataSize()-3 || len(a.reads) > limit {
+	if limit := int(written.Size>>21) + 4; total != h.DataSize()-3 || len(a.reads) > limit {
 		t.Errorf("%d reads of %d bytes for %d; want at most %d", len(a.reads), total, h.DataSize(), limit)
 	}
 
