@@ -222,16 +222,17 @@ func (m *adalora) ByRows(t Target) bool { return !t.Kind.transposed() }
 
 // MergeRows follows PEFT 0.21: (B·(A⊙E))·alpha/(init_r + 10⁻⁵) in float32, one rounding in either mode.
 func (m *adalora) MergeRows(t Target, values Values, _ Rounding) RowUpdate {
-	divisor, ea := m.divisor(), make([]float32, len(values["lora_A"]))
-	for i, a := range values["lora_A"] {
-		ea[i] = a * values["lora_E"][i/t.In()]
+	a, in := values["lora_A"], t.In()
+	ea := make([]float32, len(a))
+	for r, e := range values["lora_E"] {
+		for i, v := range a[r*in : (r+1)*in] {
+			ea[r*in+i] = v * e
+		}
 	}
 	product := kernel.NewProduct(values["lora_B"], ea, m.rank(t), t.In())
 	return RowUpdate{Delta: func(first int, d []float32) {
 		product.Rows(d, first, float32(t.Alpha))
-		for i := range d {
-			d[i] /= divisor
-		}
+		kernel.Divide(d, m.divisor())
 	}}
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/gomlx/gomlx/core/graph"
 
+	"github.com/hubtool/hubtool/adapters/internal/kernel"
 	"github.com/hubtool/hubtool/format"
 )
 
@@ -141,13 +142,9 @@ func (m *lokr) MergeRows(t Target, values Values, _ Rounding) RowUpdate {
 	columns := k.n * k.kernel
 	return RowUpdate{Delta: func(first int, d []float32) {
 		for i := first; len(d) > 0; i++ {
-			y := w2[i%k.k*columns : (i%k.k+1)*columns]
-			for _, x := range w1[i/k.k*k.m : (i/k.k+1)*k.m] {
-				for l, v := range y {
-					d[l] = float32(float32(x*v) * s)
-				}
-				d = d[columns:]
-			}
+			x, y := w1[i/k.k*k.m:(i/k.k+1)*k.m], w2[i%k.k*columns:(i%k.k+1)*columns]
+			kernel.Outer(d, x, y, s)
+			d = d[len(x)*columns:]
 		}
 	}}
 }

@@ -16,6 +16,7 @@ func detect() []isa {
 			narrow: [3]func(*byte, *float32, int) uint32{narrowBF16AVX512, narrowF16AVX512, narrowF32AVX512},
 			widen:  [3]func(*float32, *byte, int){widenBF16AVX512, widenF16AVX512, widenF32AVX512},
 			round:  [3]func(*float32, int){roundBF16AVX512, roundF16AVX512, func(*float32, int) {}},
+			divide: divideAVX512, scale: scaleAVX512,
 		})
 	}
 	if cpu.X86.HasAVX2 && cpu.X86.HasFMA && cpu.X86.HasF16C {
@@ -25,6 +26,7 @@ func detect() []isa {
 			narrow: [3]func(*byte, *float32, int) uint32{narrowBF16AVX2, narrowF16AVX2, narrowF32AVX2},
 			widen:  [3]func(*float32, *byte, int){widenBF16AVX2, widenF16AVX2, widenF32AVX2},
 			round:  [3]func(*float32, int){roundBF16AVX2, roundF16AVX2, func(*float32, int) {}},
+			divide: divideAVX2, scale: scaleAVX2,
 		})
 	}
 	return list

@@ -61,6 +61,28 @@ func Round(t Type, v []float32) {
 	roundGo[t](v[n:])
 }
 
+// Divide divides the elements of v by a number.
+func Divide(v []float32, by float32) {
+	n := active.elements(len(v))
+	if n > 0 {
+		active.divide(&v[0], n, by)
+	}
+	divideGo(v[n:], by)
+}
+
+// Outer fills dst [len(x), len(y)] with the products of every element of x and every one of y, times
+// scale.
+func Outer(dst, x, y []float32, scale float32) {
+	n := active.elements(len(y))
+	for _, x := range x {
+		if n > 0 {
+			active.scale(&dst[0], &y[0], n, x, scale)
+		}
+		scaleGo(dst[n:], y[n:], x, scale)
+		dst = dst[len(y):]
+	}
+}
+
 // infinity has the smallest bits, sign apart, of a float32 that is not finite.
 const infinity = 0x7f800000
 
@@ -74,6 +96,9 @@ type isa struct {
 	narrow [3]func(w *byte, v *float32, n int) uint32
 	widen  [3]func(v *float32, w *byte, n int)
 	round  [3]func(v *float32, n int)
+
+	divide func(v *float32, n int, by float32)
+	scale  func(dst, y *float32, n int, x, s float32) // y·x·s
 
 	// tile computes 4 rows of a product and as many columns as a panel has.
 	panel int

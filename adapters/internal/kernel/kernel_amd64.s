@@ -355,6 +355,41 @@ loop:
 	VZEROUPPER
 	RET
 
+// func divideAVX512(v *float32, n int, by float32)
+TEXT ·divideAVX512(SB), NOSPLIT, $0-20
+	MOVQ v+0(FP), DI
+	MOVQ n+8(FP), CX
+	VBROADCASTSS by+16(FP), Z1
+
+loop:
+	VMOVUPS (DI), Z0
+	VDIVPS Z1, Z0, Z0
+	VMOVUPS Z0, (DI)
+	ADDQ $64, DI
+	SUBQ $16, CX
+	JNZ  loop
+	VZEROUPPER
+	RET
+
+// func scaleAVX512(dst, y *float32, n int, x, s float32)
+TEXT ·scaleAVX512(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), DI
+	MOVQ y+8(FP), SI
+	MOVQ n+16(FP), CX
+	VBROADCASTSS x+24(FP), Z1
+	VBROADCASTSS s+28(FP), Z2
+
+loop:
+	VMULPS (SI), Z1, Z0
+	VMULPS Z2, Z0, Z0
+	VMOVUPS Z0, (DI)
+	ADDQ $64, DI
+	ADDQ $64, SI
+	SUBQ $16, CX
+	JNZ  loop
+	VZEROUPPER
+	RET
+
 // func tileAVX512(dst *float32, stride uintptr, a, b *float32, k int, scale float32, add uintptr)
 TEXT ·tileAVX512(SB), NOSPLIT, $0-56
 	MOVQ dst+0(FP), DI
@@ -807,6 +842,41 @@ loop:
 	SUBQ $8, CX
 	JNZ  loop
 
+	VZEROUPPER
+	RET
+
+// func divideAVX2(v *float32, n int, by float32)
+TEXT ·divideAVX2(SB), NOSPLIT, $0-20
+	MOVQ v+0(FP), DI
+	MOVQ n+8(FP), CX
+	VBROADCASTSS by+16(FP), Y1
+
+loop:
+	VMOVUPS (DI), Y0
+	VDIVPS Y1, Y0, Y0
+	VMOVUPS Y0, (DI)
+	ADDQ $32, DI
+	SUBQ $8, CX
+	JNZ  loop
+	VZEROUPPER
+	RET
+
+// func scaleAVX2(dst, y *float32, n int, x, s float32)
+TEXT ·scaleAVX2(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), DI
+	MOVQ y+8(FP), SI
+	MOVQ n+16(FP), CX
+	VBROADCASTSS x+24(FP), Y1
+	VBROADCASTSS s+28(FP), Y2
+
+loop:
+	VMULPS (SI), Y1, Y0
+	VMULPS Y2, Y0, Y0
+	VMOVUPS Y0, (DI)
+	ADDQ $32, DI
+	ADDQ $32, SI
+	SUBQ $8, CX
+	JNZ  loop
 	VZEROUPPER
 	RET
 

@@ -159,6 +159,39 @@ func TestAdd(t *testing.T) {
 	})
 }
 
+func TestDivideOuter(t *testing.T) {
+	values := hard()
+	eachISA(t, func(t *testing.T) {
+		for _, n := range []int{0, 1, 7, 8, 15, 16, 17, 40, 88, len(values)} {
+			for _, by := range []float32{16.00001, 3, 0x1p-149, 1e30} {
+				got := slices.Clone(values)
+				Divide(got[:n], by)
+				for i, v := range values {
+					if i < n {
+						v /= by
+					}
+					if !same(got[i], v) {
+						t.Errorf("%x / %x = %x, want %x", values[i], by, got[i], v)
+					}
+				}
+			}
+			x, y := []float32{1.1, 0, -0x1p-100, 3e20}, values[:n]
+			for _, s := range []float32{2, 0.7, 1e20} { // (x·y)·s, which is neither x·(y·s) nor fused
+				got := make([]float32, len(x)*n+1)
+				Outer(got[:len(x)*n], x, y, s)
+				for i, v := range got[:len(x)*n] {
+					if want := float32(float32(x[i/n]*y[i%n]) * s); !same(v, want) {
+						t.Errorf("%x · %x · %x = %x, want %x", x[i/n], y[i%n], s, v, want)
+					}
+				}
+				if got[len(x)*n] != 0 {
+					t.Errorf("wrote past %d elements", len(x)*n)
+				}
+			}
+		}
+	})
+}
+
 // exactFMA rounds x·y + z once, by means of numbers of any length.
 func exactFMA(x, y, z float32) float32 {
 	exact := func(v float32) *big.Float { return new(big.Float).SetPrec(600).SetFloat64(float64(v)) }

@@ -72,6 +72,18 @@ var (
 	}
 )
 
+func divideGo(v []float32, by float32) {
+	for i := range v {
+		v[i] /= by
+	}
+}
+
+func scaleGo(dst, y []float32, x, s float32) {
+	for i, y := range y {
+		dst[i] = float32(float32(x*y) * s)
+	}
+}
+
 // each replaces the elements of w and tells whether all are below the bits of infinity.
 func each(w []byte, v []float32, f func(uint16, float32) uint16, infinity uint16) bool {
 	largest := uint16(0)

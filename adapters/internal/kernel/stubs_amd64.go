@@ -39,6 +39,12 @@ func narrowF32AVX512(w *byte, v *float32, n int) uint32
 func widenF32AVX512(v *float32, w *byte, n int)
 
 //go:noescape
+func divideAVX512(v *float32, n int, by float32)
+
+//go:noescape
+func scaleAVX512(dst, y *float32, n int, x, s float32)
+
+//go:noescape
 func tileAVX512(dst *float32, stride uintptr, a, b *float32, k int, scale float32, add uintptr)
 
 //go:noescape
@@ -73,6 +79,12 @@ func narrowF32AVX2(w *byte, v *float32, n int) uint32
 
 //go:noescape
 func widenF32AVX2(v *float32, w *byte, n int)
+
+//go:noescape
+func divideAVX2(v *float32, n int, by float32)
+
+//go:noescape
+func scaleAVX2(dst, y *float32, n int, x, s float32)
 
 //go:noescape
 func tileAVX2(dst *float32, stride uintptr, a, b *float32, k int, scale float32, add uintptr)

@@ -31,6 +31,8 @@ func generate() (asm, stubs string) {
 				g.elements(v, "round", t)
 			}
 		}
+		g.divide(v)
+		g.scale(v)
 		g.tile(v)
 	}
 	return notice + "#include \"textflag.h\"\n" + g.asm.String(), notice + "package kernel\n" + g.stubs.String()
@@ -246,6 +248,44 @@ func (g *generator) maximum(v vectors) {
 		g.op(v, "VPMAXUD X2, X%d, X%[1]d", largest)
 	}
 	g.op(v, "VMOVD X%d, AX", largest)
+}
+
+// divide writes a function that divides a vector by a number. A product with its reciprocal would
+// have other bits.
+func (g *generator) divide(v vectors) {
+	g.function("divide"+v.name, "v *float32, n int, by float32", "", 20)
+	g.op(v, "MOVQ v+0(FP), DI")
+	g.op(v, "MOVQ n+8(FP), CX")
+	g.op(v, "VBROADCASTSS by+16(FP), #1")
+	g.asm.WriteString("\nloop:\n")
+	g.op(v, "VMOVUPS (DI), #0")
+	g.op(v, "VDIVPS #1, #0, #0")
+	g.op(v, "VMOVUPS #0, (DI)")
+	g.op(v, "ADDQ $%d, DI", 4*v.lanes)
+	g.op(v, "SUBQ $%d, CX", v.lanes)
+	g.op(v, "JNZ  loop")
+	g.op(v, "VZEROUPPER")
+	g.op(v, "RET")
+}
+
+// scale writes a function that multiplies a vector by two numbers, one after the other.
+func (g *generator) scale(v vectors) {
+	g.function("scale"+v.name, "dst, y *float32, n int, x, s float32", "", 32)
+	g.op(v, "MOVQ dst+0(FP), DI")
+	g.op(v, "MOVQ y+8(FP), SI")
+	g.op(v, "MOVQ n+16(FP), CX")
+	g.op(v, "VBROADCASTSS x+24(FP), #1")
+	g.op(v, "VBROADCASTSS s+28(FP), #2")
+	g.asm.WriteString("\nloop:\n")
+	g.op(v, "VMULPS (SI), #1, #0")
+	g.op(v, "VMULPS #2, #0, #0")
+	g.op(v, "VMOVUPS #0, (DI)")
+	g.op(v, "ADDQ $%d, DI", 4*v.lanes)
+	g.op(v, "ADDQ $%d, SI", 4*v.lanes)
+	g.op(v, "SUBQ $%d, CX", v.lanes)
+	g.op(v, "JNZ  loop")
+	g.op(v, "VZEROUPPER")
+	g.op(v, "RET")
 }
 
 // tile writes the product of a panel of a and four rows of b.
