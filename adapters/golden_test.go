@@ -231,7 +231,7 @@ func logits(t *testing.T, l loaded) []float32 {
 		t.Fatal(err)
 	}
 	program, err := model.NewProgram(l.model, l.weights, attach, model.Predicting, func(p *model.Params, in []*graph.Node) []*graph.Node {
-		return []*graph.Node{l.model.Forward(p, in[0])}
+		return []*graph.Node{model.Forward(l.model, p, in[0])}
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -33,8 +33,19 @@ type Model interface {
 	// Cost estimates the floating-point operations of one image's forward pass.
 	Cost() float64
 
-	// Forward maps images [n, channels, height, width], normalised, to logits [n, labels].
-	Forward(p *Params, images *graph.Node) *graph.Node
+	// Features maps images [n, channels, height, width], normalised, to what the head takes, [n, Width],
+	// and Classify that to logits [n, labels].
+	Features(p *Params, images *graph.Node) *graph.Node
+	Classify(p *Params, features *graph.Node) *graph.Node
+	Width() int
+
+	// Drops tells whether Features drops elements at random in training.
+	Drops() bool
+}
+
+// Forward maps images [n, channels, height, width], normalised, to logits [n, labels].
+func Forward(m Model, p *Params, images *graph.Node) *graph.Node {
+	return m.Classify(p, m.Features(p, images))
 }
 
 // Parameter is one tensor of a model.

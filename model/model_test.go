@@ -78,7 +78,7 @@ func TestLogitsEqualTransformers(t *testing.T) {
 				shape, pixels := floats(t, batch, "pixel_values")
 				_, want := floats(t, batch, "logits")
 				program, err := model.NewProgram(m, w, nil, model.Predicting, func(p *model.Params, in []*graph.Node) []*graph.Node {
-					return []*graph.Node{m.Forward(p, in[0])}
+					return []*graph.Node{model.Forward(m, p, in[0])}
 				})
 				if err != nil {
 					t.Fatal(err)

@@ -14,63 +14,85 @@ type Normalization struct{ Mean, Std [3]float32 }
 
 // Predictor computes logits of images.
 type Predictor struct {
-	model   Model
-	program *Program
-	batch   int
+	batches
+	model Model
+}
+
+// batches runs a program on batches of one size, and puts together what it makes: width values of
+// each image.
+type batches struct {
+	program     *Program
+	size, width int
+}
+
+func newBatches(w *Weights, program *Program, size, width int) batches {
+	return batches{program, (size + w.devices - 1) / w.devices * w.devices, width}
 }
 
 // NewPredictor returns a predictor for batches of up to batch images. Engines that compile for long
 // see that one batch size only; smaller batches are padded.
 func NewPredictor(m Model, w *Weights, attach Attach, norm Normalization, batch int) (*Predictor, error) {
 	program, err := NewProgram(m, w, attach, Predicting, func(p *Params, in []*graph.Node) []*graph.Node {
-		return []*graph.Node{m.Forward(p, Normalise(in[0], norm.Mean, norm.Std))}
+		return []*graph.Node{Forward(m, p, Normalise(in[0], norm.Mean, norm.Std))}
 	})
 	if err != nil {
 		return nil, err
 	}
-	batch = (batch + w.devices - 1) / w.devices * w.devices
-	return &Predictor{model: m, program: program, batch: batch}, nil
+	return &Predictor{newBatches(w, program, batch, m.Labels()), m}, nil
 }
 
 // Logits returns the logits of n images, n*labels values. pixels holds the images one after another,
 // each height x width x 3 bytes.
 func (p *Predictor) Logits(pixels []byte, n int) ([]float32, error) {
-	h, w := p.model.InputSize()
+	return p.ofPixels("predicting", p.model, pixels, n)
+}
+
+// ofPixels runs a program over images.
+func (b *batches) ofPixels(doing string, m Model, pixels []byte, n int) ([]float32, error) {
+	h, w := m.InputSize()
 	if len(pixels) != n*h*w*3 {
-		return nil, fmt.Errorf("predicting %d images: %d bytes given, but the model takes images of %dx%d", n, len(pixels), w, h)
+		return nil, fmt.Errorf("%s %d images: %d bytes given, but the model takes images of %dx%d", doing, n, len(pixels), w, h)
 	}
-	logits := make([]float32, 0, n*p.model.Labels())
-	for lo := 0; lo < n; lo += p.batch {
-		hi := min(lo+p.batch, n)
-		out, err := p.program.Run(p.padded(hi-lo), nil, func(s Slice) ([]*tensors.Tensor, error) {
-			t, err := Pixels(p.program.weights, pixels[min(lo+s.Lo, hi)*h*w*3:min(lo+s.Hi, hi)*h*w*3], s, h, w)
+	return b.run(n, func(s Slice, hi int) (*tensors.Tensor, error) {
+		return Pixels(b.program.weights, pixels[min(s.Lo, hi)*h*w*3:min(s.Hi, hi)*h*w*3], s, h, w)
+	})
+}
+
+// run calls input for slices of all n images; those from hi on are padding.
+func (b *batches) run(n int, input func(s Slice, hi int) (*tensors.Tensor, error)) ([]float32, error) {
+	values := make([]float32, 0, n*b.width)
+	seed := func(int) int64 { return 0 } // nothing is random here, even in a program for training
+	for lo := 0; lo < n; lo += b.size {
+		hi := min(lo+b.size, n)
+		out, err := b.program.Run(b.padded(hi-lo), seed, func(s Slice) ([]*tensors.Tensor, error) {
+			t, err := input(Slice{lo + s.Lo, lo + s.Hi, s.Device}, hi)
 			return []*tensors.Tensor{t}, err
 		})
 		if err != nil {
 			return nil, err
 		}
 		for _, o := range out {
-			values, err := tensors.CopyFlatData[float32](o[0])
+			own, err := tensors.CopyFlatData[float32](o[0])
 			o[0].MustFinalizeAll()
 			if err != nil {
-				return nil, fmt.Errorf("reading logits: %w", err)
+				return nil, fmt.Errorf("reading what was computed: %w", err)
 			}
-			logits = append(logits, values...)
+			values = append(values, own...)
 		}
-		logits = logits[:hi*p.model.Labels()] // less those of the padding
+		values = values[:hi*b.width] // less those of the padding
 	}
-	return logits, nil
+	return values, nil
 }
 
-func (p *Predictor) padded(n int) int {
-	if p.program.Whole() {
-		return p.batch
+func (b *batches) padded(n int) int {
+	if b.program.Whole() {
+		return b.size
 	}
 	return n
 }
 
 // Close frees the compiled graph.
-func (p *Predictor) Close() { p.program.Close() }
+func (b *batches) Close() { b.program.Close() }
 
 // Pixels moves the images of a slice to the engine: [n, height, width, 3]. Where pixels holds fewer,
 // zeros follow.

@@ -125,9 +125,13 @@ func (m *vit) Modules() []string {
 	return append(names, "classifier")
 }
 
-// Forward keeps activations as [n·tokens, hidden], the form in which every linear layer is one
+func (m *vit) Width() int { return m.hidden }
+
+func (m *vit) Drops() bool { return m.hiddenDropout > 0 || m.attentionDropout > 0 }
+
+// Features keeps activations as [n·tokens, hidden], the form in which every linear layer is one
 // plain product. Only the class token reaches the head, so the last layer computes just that row.
-func (m *vit) Forward(p *Params, images *graph.Node) *graph.Node {
+func (m *vit) Features(p *Params, images *graph.Node) *graph.Node {
 	n := images.Shape().Dimensions[0]
 	x := m.embed(p, images) // [n·tokens, hidden]
 	for i := range m.layers {
@@ -138,8 +142,11 @@ func (m *vit) Forward(p *Params, images *graph.Node) *graph.Node {
 		x = m.layer(p, p.Layer(x), n, queries, layerName(i))
 	}
 	x = p.End(x)
-	x = p.LayerNorm("vit.layernorm", x, m.eps) // [n, hidden]
-	return p.Linear("classifier", x)
+	return p.LayerNorm("vit.layernorm", x, m.eps) // [n, hidden]
+}
+
+func (m *vit) Classify(p *Params, features *graph.Node) *graph.Node {
+	return p.Linear("classifier", features)
 }
 
 // embed cuts images into patches, projects them and puts the class token before them.

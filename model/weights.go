@@ -40,8 +40,12 @@ func (w *Weights) Backend() compute.Backend { return w.backend }
 
 // Set stores values under a name, replacing a tensor of the same name. It copies values.
 func (w *Weights) Set(name string, shape []int, values []float32) error {
-	raw := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(values))), 4*len(values))
-	return w.setRaw(name, shapes.Make(dtypes.Float32, shape...), raw)
+	return w.setRaw(name, shapes.Make(dtypes.Float32, shape...), bytesOf(values))
+}
+
+// bytesOf is the memory of values.
+func bytesOf(values []float32) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(values))), 4*len(values))
 }
 
 func (w *Weights) setRaw(name string, shape shapes.Shape, raw []byte) error {

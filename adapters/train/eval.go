@@ -3,6 +3,7 @@ package train
 import (
 	"cmp"
 	"context"
+	"iter"
 	"math"
 	"slices"
 
@@ -55,16 +56,23 @@ const calibrationBins, maxMistakes = 15, 24
 // Evaluate predicts all images of the loader and compares with their labels. smoothing is the
 // label_smoothing_factor of the loss. progress, which may be nil, is told how many images are done.
 func Evaluate(ctx context.Context, p *model.Predictor, l *Loader, labels []string, smoothing float64, progress func(done, total int)) (*Evaluation, error) {
+	return evaluate(l.Epoch(ctx, 0, 0), l, labels, smoothing, progress, func(b *Batch) ([]float32, error) {
+		return p.Logits(b.Pixels[:b.N*len(b.Pixels)/l.Batch], b.N)
+	})
+}
+
+// evaluate compares what predict makes of the loader's batches with their labels.
+func evaluate(batches iter.Seq2[*Batch, error], l *Loader, labels []string, smoothing float64, progress func(done, total int), predict func(*Batch) ([]float32, error)) (*Evaluation, error) {
 	e := &Evaluation{PerClass: make([]ClassScore, len(labels))}
 	for range labels {
 		e.Confusion = append(e.Confusion, make([]int, len(labels)))
 	}
 	target := make([]float32, len(labels))
-	for batch, err := range l.Epoch(ctx, 0, 0) {
+	for batch, err := range batches {
 		if err != nil {
 			return nil, err
 		}
-		logits, err := p.Logits(batch.Pixels[:batch.N*len(batch.Pixels)/l.Batch], batch.N)
+		logits, err := predict(batch)
 		if err != nil {
 			return nil, err
 		}

@@ -12,36 +12,41 @@ import (
 
 // differentiator computes the loss of batches and its gradients by the adapter's parameters.
 type differentiator struct {
-	weights       *model.Weights
-	program       *model.Program
-	params        []int // that it differentiates by: those with elements
-	batch         int
-	height, width int
-	classes       int
-	smoothing     float64
+	weights      *model.Weights
+	program      *model.Program
+	params       []int // that it differentiates by: those with elements
+	batch        int
+	height, wide int
+	width        int // of features
+	classes      int
+	smoothing    float64
 }
 
-func newDifferentiator(job Job) (*differentiator, error) {
+// newDifferentiator takes features instead of pixels where the backbone is frozen.
+func newDifferentiator(job Job, frozen bool) (*differentiator, error) {
 	m, w, a, norm, batch := job.Model, job.Weights, job.Adapter, job.Norm, job.Config.TrainBatch()
 	attach, err := Attach(w, a)
 	if err != nil {
 		return nil, err
 	}
-	d := &differentiator{weights: w, batch: batch, classes: len(job.Labels), smoothing: job.Config.LabelSmoothingFactor}
+	d := &differentiator{weights: w, batch: batch, classes: len(job.Labels), width: m.Width(), smoothing: job.Config.LabelSmoothingFactor}
 	var names []string
 	for i, p := range a.Params() {
 		if len(p.Values) > 0 {
 			names, d.params = append(names, p.Name), append(d.params, i)
 		}
 	}
-	d.height, d.width = m.InputSize()
+	d.height, d.wide = m.InputSize()
 	mode := model.Training
 	if job.Config.GradientCheckpointing {
 		mode = model.Recomputing
 	}
 	d.program, err = model.NewProgram(m, w, attach, mode, func(p *model.Params, in []*graph.Node) []*graph.Node {
-		pixels, targets, share := in[0], in[1], in[2]
-		logits := m.Forward(p, model.Normalise(pixels, norm.Mean, norm.Std))
+		x, targets, share := in[0], in[1], in[2]
+		if !frozen {
+			x = m.Features(p, model.Normalise(x, norm.Mean, norm.Std))
+		}
+		logits := m.Classify(p, x)
 		loss := graph.ReduceAllSum(graph.Mul(crossEntropy(logits, targets), share))
 		if job.Penalty {
 			if penalty := a.Hook(p).Penalty(); penalty != nil {
@@ -71,10 +76,9 @@ func (d *differentiator) add(b *Batch, seed uint64, step int, factor float64, gr
 	if d.program.Whole() {
 		total = d.batch // one shape, one compilation; the mask takes the rest out
 	}
-	image := d.height * d.width * 3
 	seeds := func(lo int) int64 { return sliceSeed(seed, step, lo) }
 	outputs, err := d.program.Run(total, seeds, func(s model.Slice) ([]*tensors.Tensor, error) {
-		pixels, err := model.Pixels(d.weights, b.Pixels[s.Lo*image:s.Hi*image], s, d.height, d.width)
+		images, err := d.images(b, s)
 		if err != nil {
 			return nil, err
 		}
@@ -84,7 +88,7 @@ func (d *differentiator) add(b *Batch, seed uint64, step int, factor float64, gr
 			b.target(s.Lo+i, d.smoothing, targets[i*d.classes:(i+1)*d.classes])
 			shares[i] = b.Mask[s.Lo+i] * float32(factor)
 		}
-		return []*tensors.Tensor{pixels, tensors.FromFlatDataAndDimensions(targets, n, d.classes), tensors.FromFlatDataAndDimensions(shares, n)}, nil
+		return []*tensors.Tensor{images, tensors.FromFlatDataAndDimensions(targets, n, d.classes), tensors.FromFlatDataAndDimensions(shares, n)}, nil
 	})
 	if err != nil {
 		return 0, err
@@ -106,6 +110,15 @@ func (d *differentiator) add(b *Batch, seed uint64, step int, factor float64, gr
 		}
 	}
 	return loss, nil
+}
+
+// images moves a slice of a batch to the engine, pixels or features.
+func (d *differentiator) images(b *Batch, s model.Slice) (*tensors.Tensor, error) {
+	if b.Features != nil {
+		return model.Features(d.weights, b.Features[s.Lo*d.width:s.Hi*d.width], s, d.width)
+	}
+	image := d.height * d.wide * 3
+	return model.Pixels(d.weights, b.Pixels[s.Lo*image:s.Hi*image], s, d.height, d.wide)
 }
 
 // sliceSeed makes the seed of one slice of one micro-batch.

@@ -60,7 +60,7 @@ type Loader struct {
 // loop's body ends: the next batch may have the same memory.
 type Batch struct {
 	N      int       // images; the rest of the slices is padding
-	Pixels []byte    // Loader.Batch images of height x width x 3, the padding black
+	Pixels []byte    // Loader.Batch images of height x width x 3, the padding black; nil where Features is not
 	Labels []int32   // Loader.Batch, the padding 0
 	Mask   []float32 // Loader.Batch: 1 for an image, 0 for padding
 	Index  []int     // N places in the source
@@ -68,6 +68,9 @@ type Batch struct {
 	// Own is the share of Labels where images were mixed with others: the rest is the label of the image
 	// before, or for the first the last. It is 1 where they were not.
 	Own float64
+
+	// Features is what the head takes of Loader.Batch images, where that was computed once for all epochs.
+	Features []float32
 }
 
 // slot is a batch in the ring while its images are prepared.
@@ -107,6 +110,14 @@ func (l *Loader) Batches() int { return (l.Source.Len() + l.Batch - 1) / l.Batch
 // Epoch yields the batches of an epoch from the given one on, in order. The next two are prepared
 // while one is in use. Which worker prepares an image, and when, changes nothing.
 func (l *Loader) Epoch(ctx context.Context, epoch, from int) iter.Seq2[*Batch, error] {
+	if width, height, ok := l.Pipeline.OutputSize(); ok {
+		l.prepareKept(width * height * 3)
+	}
+	return l.ordered(ctx, epoch, from, l.order(epoch))
+}
+
+// ordered is Epoch in another order.
+func (l *Loader) ordered(ctx context.Context, epoch, from int, order []int) iter.Seq2[*Batch, error] {
 	return func(yield func(*Batch, error) bool) {
 		width, height, ok := l.Pipeline.OutputSize()
 		if !ok {
@@ -117,7 +128,6 @@ func (l *Loader) Epoch(ctx context.Context, epoch, from int) iter.Seq2[*Batch, e
 		var working sync.WaitGroup
 		defer working.Wait() // nobody reads the source after the loop
 		defer cancel()
-		l.prepareKept(width * height * 3)
 
 		// Three batches go round: from free over coming, in order, to the caller and back.
 		free, coming := make(chan *slot, ahead+1), make(chan *slot, ahead+1)
@@ -128,7 +138,7 @@ func (l *Loader) Epoch(ctx context.Context, epoch, from int) iter.Seq2[*Batch, e
 		working.Go(func() {
 			defer close(coming)
 			defer close(work)
-			l.dispatch(ctx, epoch, from, free, coming, work)
+			l.dispatch(ctx, epoch, from, order, free, coming, work)
 		})
 		for range cmp.Or(l.Workers, runtime.GOMAXPROCS(0)) {
 			working.Go(func() {
@@ -164,8 +174,7 @@ func newSlot(n, image int) *slot {
 }
 
 // dispatch hands out the images of an epoch one by one, each with its place in a batch.
-func (l *Loader) dispatch(ctx context.Context, epoch, from int, free <-chan *slot, coming chan<- *slot, work chan<- func()) {
-	order := l.order(epoch)
+func (l *Loader) dispatch(ctx context.Context, epoch, from int, order []int, free <-chan *slot, coming chan<- *slot, work chan<- func()) {
 	for lo := from * l.Batch; lo < len(order); lo += l.Batch {
 		var b *slot
 		select {

@@ -34,6 +34,11 @@ type Job struct {
 	// AdaLoRA, but does not come to add it for image classifiers.
 	Penalty bool
 
+	// FeatureCache is how many bytes of features are kept in memory, for the images to train on and for
+	// those to evaluate on each, where the backbone is frozen: they are computed once then. Those of
+	// images that change from epoch to epoch are not kept.
+	FeatureCache int64
+
 	// Report is called with what happens, never twice at once; nil is silent.
 	Report func(Event)
 }
@@ -43,12 +48,14 @@ type Event struct {
 	Epoch       float64
 	Step, Steps int // optimizer steps
 
-	Log        *LogEntry   // every logging_steps, and after each evaluation
-	Evaluated  int         // images evaluated so far, of EvalTotal
-	EvalTotal  int         //
-	Evaluation *Evaluation // when it is complete
-	Checkpoint string      // directory that was written
-	LossScale  float64     // the new one, after a step that overflowed in float16 and was skipped
+	Log          *LogEntry   // every logging_steps, and after each evaluation
+	Evaluated    int         // images evaluated so far, of EvalTotal
+	EvalTotal    int         //
+	Extracted    int         // images so far, of ExtractTotal, whose features are kept for all epochs
+	ExtractTotal int         //
+	Evaluation   *Evaluation // when it is complete
+	Checkpoint   string      // directory that was written
+	LossScale    float64     // the new one, after a step that overflowed in float16 and was skipped
 
 	ImagesPerSecond float64
 	DataWait        float64 // share of the training time spent waiting for images
@@ -125,6 +132,9 @@ type run struct {
 	Job
 	gradients     *differentiator
 	predictor     *model.Predictor
+	head          *model.HeadPredictor // instead of predictor where features are kept
+	trainFeatures *features            // nil: not kept, or not yet computed
+	evalFeatures  *features
 	params        []adapters.Parameter
 	grads         [][]float32
 	stepsPerEpoch int
@@ -184,7 +194,7 @@ func newRun(job Job) (*run, error) {
 	if err := job.Weights.SetDevices(c.Devices); err != nil {
 		return nil, fmt.Errorf("training: %w", err)
 	}
-	if r.gradients, err = newDifferentiator(job); err != nil {
+	if r.gradients, err = newDifferentiator(job, job.keepableInTraining()); err != nil {
 		return nil, err
 	}
 	if job.Eval != nil {
@@ -192,7 +202,11 @@ func newRun(job Job) (*run, error) {
 		if err != nil {
 			return nil, err
 		}
-		r.predictor, err = model.NewPredictor(job.Model, job.Weights, attach, job.Norm, c.EvalBatch())
+		if job.keepable(job.Eval) {
+			r.head, err = model.NewHeadPredictor(job.Model, job.Weights, attach, c.EvalBatch())
+		} else {
+			r.predictor, err = model.NewPredictor(job.Model, job.Weights, attach, job.Norm, c.EvalBatch())
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -214,8 +228,12 @@ func Steps(c Config, n int) int {
 func (r *run) epoch(ctx context.Context) error {
 	images, micro := 0, 0
 	var loss float64
+	batches, err := r.trainingBatches(ctx, r.passed, r.batch)
+	if err != nil {
+		return r.interrupted(ctx, err)
+	}
 	r.asked = time.Now()
-	for batch, err := range r.Train.Epoch(ctx, r.passed, r.batch) {
+	for batch, err := range batches {
 		if err != nil {
 			return r.interrupted(ctx, err)
 		}
@@ -353,7 +371,7 @@ func (r *run) between(ctx context.Context) error {
 
 func (r *run) evaluate(ctx context.Context) error {
 	start := time.Now()
-	e, err := Evaluate(ctx, r.predictor, r.Eval, r.Labels, r.Config.LabelSmoothingFactor, func(done, total int) {
+	e, err := r.evaluateNow(ctx, func(done, total int) {
 		r.report(Event{Evaluated: done, EvalTotal: total})
 	})
 	if err != nil {
@@ -429,7 +447,7 @@ func (r *run) finish(ctx context.Context, took time.Duration) (*Result, error) {
 	}
 	if len(r.epochs) > 0 && r.evaluatedAt != left { // a resumed run may have evaluated nothing
 		var err error
-		result.Evaluation, err = Evaluate(ctx, r.predictor, r.Eval, r.Labels, r.Config.LabelSmoothingFactor, nil)
+		result.Evaluation, err = r.evaluateNow(ctx, nil)
 		return result, err
 	}
 	return result, nil
@@ -439,6 +457,9 @@ func (r *run) close() {
 	r.gradients.close()
 	if r.predictor != nil {
 		r.predictor.Close()
+	}
+	if r.head != nil {
+		r.head.Close()
 	}
 }
 

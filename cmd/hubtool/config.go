@@ -85,7 +85,7 @@ func (p *AutoPath) UnmarshalText(text []byte) error {
 // defaultConfig is what a run does with keys that nobody set.
 func defaultConfig() *Config {
 	return &Config{
-		Dataset:  DatasetConfig{TrainSplit: "train", TestSize: 0.1, EvalCache: 1e9, BufferSize: 1000, CacheSize: defaultCacheSize},
+		Dataset:  DatasetConfig{TrainSplit: "train", TestSize: 0.1, EvalCache: 1e9, FeatureCache: 1e9, BufferSize: 1000, CacheSize: defaultCacheSize},
 		Adapter:  AdapterKeys{Names: "transformers5", values: []adapterValue{{"peft_type", json.RawMessage(`"LORA"`)}}},
 		Training: Training{Config: train.DefaultConfig(), FP16: "false", BF16: "false", TF32: "auto", ReportTo: "none"},
 	}

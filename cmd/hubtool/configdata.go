@@ -7,20 +7,21 @@ import (
 
 // DatasetConfig says which images are trained on and which are held out, and how they are read.
 type DatasetConfig struct {
-	Path        string   `yaml:"path" usage:"repository, or folder of Parquet files, images, tar archives or tables"`
-	Name        string   `yaml:"name" usage:"configuration, if the data set has several"`
-	TrainSplit  string   `yaml:"train_split" usage:"split to train on, such as train[:5000]"`
-	EvalSplit   string   `yaml:"eval_split" usage:"split to evaluate on; replaces test_size"`
-	TestSize    float64  `yaml:"test_size" usage:"share of the train split to hold out for evaluation, below 1, or a number of images"`
-	ImageColumn string   `yaml:"image_column" usage:"column with the images; default: the only one"`
-	LabelColumn string   `yaml:"label_column" usage:"column with the class; default: the only one"`
-	Classes     []string `yaml:"classes" usage:"only images of these classes, numbered in this order; default: all"`
-	Streaming   bool     `yaml:"streaming" usage:"begin to train while files of the data set still come; the order of the first epoch is then drawn from a moving window"`
-	BufferSize  int      `yaml:"buffer_size" usage:"rows of that window, as of IterableDataset.shuffle"`
-	SkipBroken  bool     `yaml:"skip_broken" usage:"leave damaged images out and count them; otherwise the first one ends the run"`
-	EvalCache   Bytes    `yaml:"eval_cache" usage:"memory for prepared evaluation images, which later evaluations use again; 0: none"`
-	Prepared    int      `yaml:"prepared" usage:"keep training images on disk, decoded and made as small as so many pixels squared: faster, not the same pixels; 0: no"`
-	CacheSize   Bytes    `yaml:"cache_size" usage:"disk for images made from data sets; what was used longest ago goes; 0: no bound"`
+	Path         string   `yaml:"path" usage:"repository, or folder of Parquet files, images, tar archives or tables"`
+	Name         string   `yaml:"name" usage:"configuration, if the data set has several"`
+	TrainSplit   string   `yaml:"train_split" usage:"split to train on, such as train[:5000]"`
+	EvalSplit    string   `yaml:"eval_split" usage:"split to evaluate on; replaces test_size"`
+	TestSize     float64  `yaml:"test_size" usage:"share of the train split to hold out for evaluation, below 1, or a number of images"`
+	ImageColumn  string   `yaml:"image_column" usage:"column with the images; default: the only one"`
+	LabelColumn  string   `yaml:"label_column" usage:"column with the class; default: the only one"`
+	Classes      []string `yaml:"classes" usage:"only images of these classes, numbered in this order; default: all"`
+	Streaming    bool     `yaml:"streaming" usage:"begin to train while files of the data set still come; the order of the first epoch is then drawn from a moving window"`
+	BufferSize   int      `yaml:"buffer_size" usage:"rows of that window, as of IterableDataset.shuffle"`
+	SkipBroken   bool     `yaml:"skip_broken" usage:"leave damaged images out and count them; otherwise the first one ends the run"`
+	EvalCache    Bytes    `yaml:"eval_cache" usage:"memory for prepared evaluation images, which later evaluations use again; 0: none"`
+	FeatureCache Bytes    `yaml:"feature_cache" usage:"memory for features of training and of evaluation images each, computed once where the backbone is frozen; 0: none"`
+	Prepared     int      `yaml:"prepared" usage:"keep training images on disk, decoded and made as small as so many pixels squared: faster, not the same pixels; 0: no"`
+	CacheSize    Bytes    `yaml:"cache_size" usage:"disk for images made from data sets; what was used longest ago goes; 0: no bound"`
 }
 
 // defaultCacheSize holds the images of several data sets as large as Food-101.

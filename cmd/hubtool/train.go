@@ -138,6 +138,11 @@ func (e *env) trainingEvents() func(train.Event) {
 		switch {
 		case ev.Evaluation != nil:
 			e.note("epoch %.4g, step %d: eval loss %.4f, accuracy %.2f %%", ev.Epoch, ev.Step, ev.Evaluation.Loss, 100*ev.Evaluation.Accuracy)
+		case ev.ExtractTotal > 0:
+			e.report(step{Task: "computing features", Done: int64(ev.Extracted), Total: int64(ev.ExtractTotal), Unit: "images"})
+			if ev.Extracted == ev.ExtractTotal {
+				e.note("the backbone is frozen: the features of %s images are computed once and kept", thousands(ev.ExtractTotal))
+			}
 		case ev.EvalTotal > 0:
 			e.report(step{Task: "evaluating", Done: int64(ev.Evaluated), Total: int64(ev.EvalTotal), Unit: "images"})
 		case ev.LossScale > 0:

@@ -68,12 +68,16 @@ func (e *env) plan(ctx context.Context, cfg *Config, dryRun bool) (p *plan, err 
 	if c.NewHead && len(a.FullValues()) == 0 {
 		e.note("the classifier is new, and modules_to_save does not name it: it stays at its random weights")
 	}
+	if cfg.Dataset.FeatureCache != defaultConfig().Dataset.FeatureCache && !train.Frozen(c.Model, a) {
+		return nil, usage("reading the settings", "dataset.feature_cache does nothing: the adapter changes more than the classifier, and features with it")
+	}
 	names, err := format.ParseNames(cfg.Adapter.Names)
 	if err != nil {
 		return nil, usage("reading the settings", "adapter."+err.Error())
 	}
 	t := cfg.Training
-	p.job = train.Job{Model: c.Model, Weights: c.Weights, Adapter: a, Names: names, Labels: c.Labels, Config: t.Config, Penalty: t.OrthogonalityPenalty}
+	p.job = train.Job{Model: c.Model, Weights: c.Weights, Adapter: a, Names: names, Labels: c.Labels, Config: t.Config, Penalty: t.OrthogonalityPenalty,
+		FeatureCache: int64(cfg.Dataset.FeatureCache)}
 	p.job.Train, err = p.loader(trainRows, "transforms.train", cfg.Transforms.Train, trainTransforms(c.Model.InputSize()))
 	if err != nil {
 		return nil, err

@@ -211,3 +211,16 @@ func (p *Pipeline) String() string {
 func Processor(w, h int, f Filter, mean, std [3]float32) *Pipeline {
 	return &Pipeline{Steps: []Transform{ResizeTo{Height: h, Width: w, Filter: f}}, Mean: mean, Std: std}
 }
+
+// Fixed tells whether an image always becomes the same, whatever is drawn and whatever it is in a batch
+// with.
+func (p *Pipeline) Fixed() bool {
+	for _, step := range p.Steps {
+		switch step.(type) {
+		case ResizeTo, CenterCrop, ProcessorCrop, Pad, Grayscale:
+		default:
+			return false
+		}
+	}
+	return len(p.Mixers) == 0
+}
