@@ -28,6 +28,7 @@ ADAPTERS = {
     "loha": dict(peft_type="LOHA", r=4, alpha=8),
     "lokr": dict(peft_type="LOKR", r=4, alpha=8),
     "adalora": dict(peft_type="ADALORA", init_r=6, target_r=3, tinit=2, tfinal=3, deltaT=1),
+    "classifier": dict(peft_type="LORA", target_modules="dummy-target-modules"),
     "ia3": dict(peft_type="IA3", target_modules=["key", "value", "output.dense"], feedforward_modules=["output.dense"]),
 }
 
@@ -157,3 +158,29 @@ def test_other_spellings(tool, digits, tmp_path, names):
     if names == "both":  # what transformers 5 can read
         want = logits(open_in_peft(tmp_path / "out", digits.names), pixels(tmp_path / "out", digits.image_files))
         np.testing.assert_allclose(tool.logits(tmp_path / "out", digits.image_files), want, atol=1e-4)
+
+
+def test_kept_features_train_the_same_classifier(hubtool, tmp_path):
+    """With and without the features of the frozen backbone in memory; the second is one graph, pixels to gradients."""
+    config = recipe(
+        tmp_path / "config.json",
+        tmp_path / "out",
+        adapter=ADAPTERS["classifier"],
+        training=dict(num_train_epochs=2),
+        train_split="train[:150]",
+        eval_split="test[:40]",
+    )
+    settings = json.loads(config.read_text())
+    settings["transforms"]["train"] = settings["transforms"]["eval"]
+    config.write_text(json.dumps(settings))
+    runs = {}
+    for cache in ("1GB", "0"):
+        done = hubtool("train", config, "--json", "--dataset.feature-cache", cache, "--out", tmp_path / cache)
+        assert done.err.count("the backbone is frozen") == (2 if cache == "1GB" else 0)
+        runs[cache] = load_peft_weights(tmp_path / cache), done.json()["epochs"]
+    (kept, epochs), (anew, others) = runs["1GB"], runs["0"]
+    assert kept.keys() == anew.keys() and len(kept) == 2
+    for name, tensor in kept.items():
+        np.testing.assert_allclose(tensor, anew[name], atol=1e-6, rtol=0)
+    for epoch, other in zip(epochs, others, strict=True):
+        assert epoch == pytest.approx(other, abs=1e-5)
