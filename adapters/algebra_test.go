@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"gonum.org/v1/gonum/mat"
@@ -130,6 +131,35 @@ func TestComposeIsTheSum(t *testing.T) {
 	}
 	if d := distance(products(made), want); d > 1e-6 || loss.Relative > 1e-6 {
 		t.Errorf("recompressed: relative distance %.3g, %+v", d, loss)
+	}
+}
+
+// An embedding's factors have names of their own; A takes the scale.
+func TestComposeEmbedding(t *testing.T) {
+	_, _, a := openText(t, "../testdata/golden/text/bases/llama", "../testdata/golden/text/adapters/llama-embedding")
+	made, _, err := adapters.Compose([]*adapters.Adapter{a}, adapters.ComposeOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	embedding := func(a *adapters.Adapter) (adapters.Target, adapters.Values) {
+		at := slices.IndexFunc(a.Targets, func(t adapters.Target) bool { return t.Kind == adapters.Embedding })
+		if at < 0 {
+			t.Fatal("no embedding")
+		}
+		return a.Targets[at], a.TargetValues(a.Targets[at])
+	}
+	target, want := embedding(a)
+	composed, got := embedding(made)
+	for i, v := range want["lora_embedding_A"] {
+		want["lora_embedding_A"][i] = v * float32(target.Alpha/float64(target.Rank))
+	}
+	if composed.Alpha != float64(composed.Rank) {
+		t.Errorf("alpha is %v, rank %d", composed.Alpha, composed.Rank)
+	}
+	for name, values := range want {
+		if !slices.Equal(got[name], values) {
+			t.Errorf("%s is not the adapter's", name)
+		}
 	}
 }
 

@@ -26,13 +26,13 @@ func (a *Adapter) describe() string {
 // Factors of LoRA are its own, the scale in B.
 func (m *lora) Factors(t Target, values Values) (b, a *mat.Dense) {
 	t.Kind = Linear
-	right, left := matrix(values["lora_A.weight"], t.Rank, t.In()), values["lora_B.weight"]
+	right, left := values["lora_A.weight"], values["lora_B.weight"]
 	if values["lora_embedding_A"] != nil {
-		right, left = matrix(values["lora_embedding_A"], t.Rank, t.In()), values["lora_embedding_B"]
+		right, left = values["lora_embedding_A"], values["lora_embedding_B"]
 	}
 	b = matrix(left, t.Out(), t.Rank)
 	b.Scale(m.scale(t), b)
-	return b, right
+	return b, matrix(right, t.Rank, t.In())
 }
 
 // Factors of LoHa have all products of a column and a row of both factors: rank r².

@@ -25,6 +25,7 @@ type ModelConfig struct {
 	HiddenSize        int
 	NumHiddenLayers   int
 	NumAttentionHeads int
+	NumKeyValueHeads  int // of language models; as many as there are attention heads unless the file says so
 	IntermediateSize  int
 	ImageSize         [2]int // height, width; the file may have one number for both
 	PatchSize         [2]int // height, width
@@ -78,7 +79,7 @@ func newModelConfig(raw map[string]json.RawMessage) (*ModelConfig, error) {
 	fields := map[string]any{
 		"architectures": (*names)(&c.Architectures), "id2label": (*labels)(&c.ID2Label),
 		"hidden_size": (*size)(&c.HiddenSize), "num_hidden_layers": (*size)(&c.NumHiddenLayers),
-		"num_attention_heads": (*size)(&c.NumAttentionHeads), "intermediate_size": (*size)(&c.IntermediateSize),
+		"num_attention_heads": (*size)(&c.NumAttentionHeads), "num_key_value_heads": (*size)(&c.NumKeyValueHeads), "intermediate_size": (*size)(&c.IntermediateSize),
 		"image_size": (*pair)(&c.ImageSize), "patch_size": (*pair)(&c.PatchSize), "num_channels": (*size)(&c.NumChannels),
 		"hidden_act": &c.HiddenAct, "layer_norm_eps": &c.LayerNormEps, "initializer_range": &c.InitializerRange,
 		"qkv_bias": &c.QKVBias, "hidden_dropout_prob": &c.HiddenDropout, "attention_probs_dropout_prob": &c.AttentionDropout,
@@ -93,6 +94,9 @@ func newModelConfig(raw map[string]json.RawMessage) (*ModelConfig, error) {
 		if err := decodeField(key, text, fields[key]); err != nil && known {
 			return nil, err
 		}
+	}
+	if c.NumKeyValueHeads == 0 {
+		c.NumKeyValueHeads = c.NumAttentionHeads
 	}
 	return c, nil
 }

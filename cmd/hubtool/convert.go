@@ -21,10 +21,11 @@ func (e *env) convertCommand() *cli.Command {
 		Usage:     "write an adapter as another method, in other names, or for other programs",
 		ArgsUsage: "ADAPTER",
 		Description: "--to lora turns LoHa, LoKr, AdaLoRA and, with --base, DoRA into LoRA, and prints the error. Without --to\n" +
-			"only --names changes. --to kohya writes one .safetensors file in the names of sd-scripts.",
+			"only --names changes. --to kohya writes one .safetensors file in the names of sd-scripts, --to gguf one .gguf\n" +
+			"file for llama.cpp, of adapters of Llama.",
 		Flags: append(o.flags(false),
-			choice("to", "lora, or kohya", &to, "lora", "kohya", "gguf"),
-			&cli.StringFlag{Name: "base", Usage: "base model, which DoRA, and IA3 for --names, need", Destination: &base},
+			choice("to", "lora, kohya or gguf", &to, "lora", "kohya", "gguf"),
+			&cli.StringFlag{Name: "base", Usage: "base model, which DoRA, IA3 for --names, and --to gguf need", Destination: &base},
 			&cli.StringFlag{Name: "prefix", Usage: "what kohya's names begin with; default: lora_te for a text encoder of CLIP, else lora_unet (SDXL has lora_te1 and lora_te2)", Destination: &prefix}),
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 1 {
@@ -37,8 +38,12 @@ func (e *env) convertCommand() *cli.Command {
 				return usage("reading the command line", "--prefix goes with --to kohya")
 			case to != "lora" && (o.rank != 0 || o.energy != 0):
 				return usage("reading the command line", "--rank and --energy go with --to lora")
-			case to == "kohya" && base != "" || to == "gguf" && base != "":
-				return usage("reading the command line", "--base goes with --to lora and with --names")
+			case to == "kohya" && base != "":
+				return usage("reading the command line", "--base goes with --to lora, --to gguf and --names")
+			case to == "gguf" && base == "":
+				return usage("reading the command line", "--to gguf needs --base, whose heads tell how weights are arranged")
+			case to == "gguf" && o.names != "":
+				return usage("reading the command line", "--names does nothing for --to gguf")
 			case to == "lora":
 				if o.rank == 0 && o.energy == 0 {
 					o.rank = defaultRank
@@ -47,7 +52,7 @@ func (e *env) convertCommand() *cli.Command {
 			case to == "kohya":
 				return e.convertKohya(c.Context, c.Args().First(), prefix, o)
 			case to == "gguf":
-				return fmt.Errorf("converting to GGUF: %w: use llama.cpp's convert_lora_to_gguf.py, which knows how each model's weights are rearranged", adapters.ErrMethod)
+				return e.convertGGUF(c.Context, c.Args().First(), base, o)
 			}
 			return e.rename(c.Context, c.Args().First(), o, base)
 		},
