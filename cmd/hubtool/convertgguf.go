@@ -37,6 +37,9 @@ func (e *env) convertGGUF(ctx context.Context, ref, base string, o reduceOptions
 		return fmt.Errorf("converting to GGUF: %w: the base is %s, but only the weights of LlamaForCausalLM are known to be arranged for llama.cpp: use its convert_lora_to_gguf.py",
 			adapters.ErrMethod, strings.Join(append(cfg.Architectures, cfg.ModelType), ", "))
 	}
+	if cfg.NumAttentionHeads == 0 {
+		return fmt.Errorf("converting to GGUF: %w: %q has no num_attention_heads, which tell how weights are arranged", format.ErrConfig, filepath.Join(dir, format.ModelConfigFile))
+	}
 	as, _, names, err := e.loadAdapters(ctx, []string{ref}, "")
 	if err != nil {
 		return err
