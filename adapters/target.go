@@ -142,9 +142,9 @@ func lookup(field string, pattern format.Pattern, spellings []string) (value flo
 	return 0, false, nil
 }
 
-// noTargets is PEFT's DUMMY_TARGET_MODULES: the adapter is on no module, and modules_to_save is all that
+// NoTargets is PEFT's DUMMY_TARGET_MODULES: the adapter is on no module, and modules_to_save is all that
 // it trains.
-const noTargets = "dummy-target-modules"
+const NoTargets = "dummy-target-modules"
 
 // selectTargets lists the targets of a config among the modules of a base, in network order. names
 // gives the spellings of a module's name that count.
@@ -153,7 +153,7 @@ func selectTargets(cfg *format.AdapterConfig, m Method, modules []Module, names 
 	if err != nil {
 		return nil, err
 	}
-	if cfg.TargetModules.Pattern == noTargets {
+	if cfg.TargetModules.Pattern == NoTargets {
 		return nil, nil
 	}
 	var targets []Target

@@ -118,7 +118,7 @@ type adapterKey struct {
 // have them, format.SharedKeys says.
 var sharedKeys = []adapterKey{
 	{name: "peft_type", kind: text, usage: "adapter method: " + orList(adapters.Methods())},
-	{name: "target_modules", kind: targets, usage: "modules to adapt: names, a regular expression, or all-linear"},
+	{name: "target_modules", kind: targets, usage: "modules to adapt: names, a regular expression, all-linear, or dummy-target-modules for none"},
 	{name: "exclude_modules", kind: targets, usage: "modules to leave alone"},
 	{name: "modules_to_save", kind: list, usage: "modules trained in full, such as classifier"},
 	{name: "layers_to_transform", kind: free, usage: "layer numbers to adapt"},

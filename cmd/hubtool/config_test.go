@@ -114,6 +114,7 @@ func TestConfigIsOverriddenByFlags(t *testing.T) {
 		{[]string{"--method=dora"}, adapterIs(`{"peft_type": "LORA", "use_dora": true}`)},
 		{[]string{"--target-modules=query, value"}, adapterIs(`{"peft_type": "LORA", "target_modules": ["query","value"]}`)},
 		{[]string{"--target-modules=all-linear"}, adapterIs(`{"peft_type": "LORA", "target_modules": "all-linear"}`)},
+		{[]string{"--target-modules=dummy-target-modules"}, adapterIs(`{"peft_type": "LORA", "target_modules": "dummy-target-modules"}`)},
 		{[]string{`--target-modules=.*\.query`}, adapterIs(`{"peft_type": "LORA", "target_modules": ".*\\.query"}`)},
 		{[]string{"--target-modules=[query]"}, adapterIs(`{"peft_type": "LORA", "target_modules": ["query"]}`)},
 		{[]string{`--adapter.rank-pattern={"b": 4, "a": 2}`}, adapterIs(`{"peft_type": "LORA", "rank_pattern": {"b": 4, "a": 2}}`)},

@@ -8,6 +8,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 	"go.yaml.in/yaml/v4"
+
+	"github.com/hubtool/hubtool/adapters"
 )
 
 // setting is a config key given as a flag.
@@ -214,7 +216,7 @@ func flagNode(n *yaml.Node, kind keyKind) *yaml.Node {
 		}
 		clearLines(doc.Content[0])
 		return doc.Content[0]
-	case kind == list, kind == targets && n.Value != "all-linear" && !strings.ContainsAny(n.Value, `*+?()[]{}|^$\`):
+	case kind == list, kind == targets && n.Value != "all-linear" && n.Value != adapters.NoTargets && !strings.ContainsAny(n.Value, `*+?()[]{}|^$\`):
 		names := &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq"}
 		for _, name := range strings.Split(n.Value, ",") {
 			names.Content = append(names.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: strings.TrimSpace(name)})
