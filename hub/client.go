@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-resty/resty/v2"
@@ -35,6 +36,7 @@ type Client struct {
 	api, head, body *resty.Client // see transport.go
 	slots           chan struct{} // one per open transfer
 	buffers         sync.Pool     // of parts' data
+	brought         atomic.Int64  // bytes of parts
 
 	progressMu sync.Mutex
 	progress   Progress

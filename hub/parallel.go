@@ -17,6 +17,7 @@ type part struct {
 	into     sink
 	asked    string // address of the last try
 	err      error
+	turn     chan struct{} // closed when all before it is hashed; until done, the hash is this part's
 	done     chan struct{}
 }
 
@@ -41,9 +42,10 @@ func (m *memory) flush() error { return nil }
 
 // fillParallel fetches the rest of p in ranges over several connections, whose bytes
 // go to their places in the file as they come; rangemap.go says how the next run
-// finds them. The hash follows behind. A part holds a slot from its request until it
-// is hashed, so that what runs ahead is at most one part per job, and still in the
-// system's cache when it is read again for the hash.
+// finds them. The hash follows in the order of the file: the foremost part is hashed
+// out of memory as it comes, what ran ahead of it is read again. A part holds a slot
+// from its request until it is hashed, so that what runs ahead is at most one part per
+// job, and still in the system's cache.
 func (c *Client) fillParallel(ctx context.Context, p *partial, src *source) error {
 	if err := p.openRanges(c.jobs, c.partSize); err != nil {
 		return err
@@ -57,7 +59,8 @@ func (c *Client) fillParallel(ctx context.Context, p *partial, src *source) erro
 			if c.acquire(ctx) != nil {
 				return
 			}
-			pt.done, pt.into = make(chan struct{}), &place{p: p, part: pt, buf: c.buffer()}
+			pt.turn, pt.done = make(chan struct{}), make(chan struct{})
+			pt.into = &place{p: p, part: pt, buf: c.buffer()}
 			pt.err = p.ranges.claim(ctx, p, pt)
 			go c.fetchPart(ctx, pt, src)
 			parts <- pt
@@ -65,8 +68,12 @@ func (c *Client) fillParallel(ctx context.Context, p *partial, src *source) erro
 	}()
 	var first error
 	for pt := range parts {
+		if first == nil {
+			close(pt.turn)
+		}
 		<-pt.done
 		p.fetched += pt.into.(*place).fetched
+		c.brought.Add(pt.into.(*place).fetched)
 		if first == nil {
 			first = pt.err
 			if first == nil {
@@ -87,16 +94,25 @@ func (c *Client) fillParallel(ctx context.Context, p *partial, src *source) erro
 	return first
 }
 
-// pieceSize is how much of a part is written at a time, and may be lost of it by a
-// kill.
-const pieceSize = 128 << 10
+// A piece is how much of a part is written at a time, and may be lost of it by a kill.
+// Large ones cost a few per cent less of the processor; they are for a process that has
+// brought so much that losing one per job is a small share of it.
+const (
+	pieceSize  = 128 << 10
+	largePiece = 256 << 10
+	largeAfter = 64 << 20
+)
 
 // buffer is room for one piece.
 func (c *Client) buffer() []byte {
-	if used, ok := c.buffers.Get().(*[]byte); ok {
+	size := pieceSize
+	if c.brought.Load() >= largeAfter {
+		size = largePiece
+	}
+	if used, ok := c.buffers.Get().(*[]byte); ok && len(*used) >= size {
 		return *used
 	}
-	return make([]byte, pieceSize)
+	return make([]byte, size)
 }
 
 // fetchPart fills one part, resuming inside it after a cut.

@@ -140,9 +140,23 @@ func (p *partial) loadRanges(size int64) (complete int64, ok bool) {
 	return complete, true
 }
 
+// follow hashes bytes that were written at an offset, and before them what is not
+// hashed yet.
+func (p *partial) follow(b []byte, at int64) error {
+	if err := p.advance(at); err != nil {
+		return err
+	}
+	if p.hash != nil {
+		p.hash.Write(b)
+	}
+	p.pos = at + int64(len(b))
+	p.tick()
+	return nil
+}
+
 // advance hashes what has come, up to an offset.
 func (p *partial) advance(to int64) error {
-	if p.hash == nil {
+	if p.hash == nil || p.pos == to {
 		p.pos = to
 		return nil
 	}
@@ -179,15 +193,23 @@ func (s *place) took(n int) error {
 	return nil
 }
 
-// flush writes what has come, then notes it.
+// flush writes what has come, then notes it, and hashes it if it is this part's turn.
 func (s *place) flush() error {
 	if s.filled == 0 {
 		return nil
 	}
-	if _, err := s.p.file.WriteAt(s.buf[:s.filled], s.part.from+s.part.have-int64(s.filled)); err != nil {
+	piece, at := s.buf[:s.filled], s.part.from+s.part.have-int64(s.filled)
+	if _, err := s.p.file.WriteAt(piece, at); err != nil {
 		return err
 	}
 	s.filled = 0
-	_, err := s.p.file.WriteAt(appendInts(nil, s.part.have), slotAt(s.p.size, s.part.slot)+16)
-	return err
+	if _, err := s.p.file.WriteAt(appendInts(nil, s.part.have), slotAt(s.p.size, s.part.slot)+16); err != nil {
+		return err
+	}
+	select {
+	case <-s.part.turn:
+		return s.p.follow(piece, at)
+	default:
+		return nil
+	}
 }
