@@ -1,12 +1,11 @@
-"""Adapters that hubtool writes for llama.cpp, read by its package gguf (`pip install gguf==0.19.0`), which has the names and shapes that llama.cpp looks for."""
+"""Adapters that hubtool writes for llama.cpp, read by its package gguf, which has the names and shapes that llama.cpp looks for."""
 
+import gguf
 import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
-
-gguf = pytest.importorskip("gguf")
 
 HEADS, GROUPS = 6, 2
 MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"]

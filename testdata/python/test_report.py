@@ -87,7 +87,6 @@ def test_comparison(tool, run, tmp_path):
 
 def test_tensorboard(tool, run, tmp_path):
     """TensorBoard's own reader finds the numbers of trainer_state.json, under the tags of transformers' callback."""
-    pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     tool("train", run / "run.yaml", "--out", tmp_path / "out", "--training.report-to", "tensorboard")
