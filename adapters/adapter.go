@@ -254,6 +254,11 @@ func load(dir string, b Base, lazily bool) (a *Adapter, err error) {
 // by PEFT: they end with the adapter's name, or have it before their last part.
 const savedCopy = ".modules_to_save.default."
 
+// copied tells of the tensors that bias="all" leaves beside a saved module.
+func copied(name string) bool {
+	return strings.Contains(name, ".original_module.") || strings.Contains(name, ".modules_to_save.") && !strings.Contains(name, savedCopy)
+}
+
 // keysOf are the keys under which a tensor may be found: its own, and those of a state_dict, where a
 // parameter can be a module too.
 func keysOf(name string) []string {
@@ -266,8 +271,8 @@ func (a *Adapter) readKeys(ck *format.Checkpoint) map[string]format.Tensor {
 	stored := map[string]format.Tensor{}
 	for t := range ck.Tensors() {
 		name := t.Info().Name
-		if strings.Contains(name, ".original_module.") || strings.Contains(name, ".modules_to_save.") && !strings.Contains(name, savedCopy) {
-			continue // copies that bias="all" leaves beside the saved module
+		if copied(name) {
+			continue
 		}
 		name = strings.TrimPrefix(name, keyPrefix)
 		name = strings.Replace(name, ".base_layer.", ".", 1)

@@ -94,6 +94,9 @@ func (h *adapterHints) read(dir string) error {
 	h.saved = append(h.saved, cfg.ModulesToSave...)
 	for t := range ck.Tensors() {
 		name := strings.TrimPrefix(t.Info().Name, keyPrefix)
+		if copied(name) {
+			continue
+		}
 		h.shapes[strings.Replace(name, ".base_layer.", ".", 1)] = t.Info().Shape
 		if module, _, ok := format.SplitAdapterName(t.Info().Name); ok {
 			module = strings.TrimSuffix(module, ".base_layer")

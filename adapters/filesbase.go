@@ -34,7 +34,7 @@ func FilesBase(dirs ...string) (Base, error) {
 	for _, name := range slices.Sorted(maps.Keys(tensors)) {
 		module, _, ok := format.SplitAdapterName(name)
 		if !ok {
-			if strings.Contains(name, ".original_module.") || strings.Contains(name, ".modules_to_save.") {
+			if strings.Contains(name, savedCopy) {
 				continue
 			}
 			canonical := format.Canonical(b.ModelType, name)

@@ -33,6 +33,7 @@ def config(folder, name, method="lora", **training):
 
 def start(tool, *args, engine="go", **kwargs) -> subprocess.Popen:
     env = {**os.environ, "HOME": str(tool.home), "HUBTOOL_ENGINE": engine, "HF_ENDPOINT": "http://127.0.0.1:9"}
+    env.pop("HF_HUB_OFFLINE", None)
     return subprocess.Popen([tool.program, *map(str, args)], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **kwargs)
 
 
@@ -168,18 +169,32 @@ def test_full_disk(tool, tmp_path):
     assert digest(kept) == digest(tmp_path / "whole")
 
 
+def serve(tool, folder) -> tuple[subprocess.Popen, str]:
+    server = subprocess.Popen([tool.program, "serve", "--dir", str(folder), "--addr", "127.0.0.1:0"], stdout=subprocess.PIPE, text=True)
+    return server, server.stdout.readline().strip()
+
+
 def test_server_that_dies_at_push(tool, tmp_path):
-    """The adapter is complete, and the command that the hint names pushes it."""
-    file = config(tmp_path, "out", max_steps=2, eval_strategy="no", eval_steps=500)
-    result = train(tool, file, "--push", "--training.hub-model-id", "me/adapter", "--endpoint", "http://127.0.0.1:9", "--token", "hf_x", "--json", code=5)
-    hint = result.error()["hint"]
-    assert load_peft_weights(tmp_path / "out")
+    """The server is there when training begins, and gone at its end: the adapter is complete, and the command that the hint names pushes it."""
+    file = config(tmp_path, "out", max_steps=12, eval_strategy="no", eval_steps=500, save_steps=1)
+    server, url = serve(tool, tmp_path / "hub")
+    try:
+        process = start(tool, "train", file, "--model", BASE, "--training.ignore-mismatched-sizes", "--push", "--training.hub-model-id", "me/adapter",
+                        "--endpoint", url, "--token", "hf_x", "--json")  # fmt: skip
+        while process.poll() is None and not checkpoints(tmp_path / "out"):
+            time.sleep(0.02)
+    finally:
+        server.kill()
+        server.wait()
+    errors = process.communicate()[1]
+    assert process.returncode == 5, errors
+    hint = json.loads(errors.splitlines()[-1])["error"]["hint"]
+    assert load_peft_weights(str(tmp_path / "out"))
     assert (tmp_path / "out" / "README.md").exists() and (tmp_path / "out" / "run.yaml").exists()
     command = hint.split('"')[1].replace("'", "").split()
     assert command[:2] == ["hubtool", "push"]
-    server = subprocess.Popen([tool.program, "serve", "--dir", str(tmp_path / "hub"), "--addr", "127.0.0.1:0"], stdout=subprocess.PIPE, text=True)
+    server, url = serve(tool, tmp_path / "hub")
     try:
-        url = server.stdout.readline().strip()
         tool(*command[1:], "--endpoint", url, "--token", "hf_x")
         files = tool("pull", "me/adapter", "--endpoint", url, "--json").json()["files"]
     finally:
