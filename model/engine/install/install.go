@@ -6,7 +6,6 @@ package install
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/hubtool/hubtool/internal/hashing"
 	"github.com/hubtool/hubtool/model/engine"
 )
 
@@ -178,7 +178,7 @@ func (i *filling) copyLibrary(path string) error {
 	if err != nil {
 		return err
 	}
-	h := sha256.New()
+	h := hashing.NewSHA256()
 	_, err = io.Copy(io.MultiWriter(to, h), from)
 	if err = errors.Join(err, to.Close()); err != nil {
 		return err

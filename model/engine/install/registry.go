@@ -3,7 +3,6 @@ package install
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +16,8 @@ import (
 	"strings"
 
 	"github.com/gomlx/go-xla/installer"
+
+	"github.com/hubtool/hubtool/internal/hashing"
 )
 
 // packages are what an engine consists of.
@@ -148,7 +149,7 @@ func (i *filling) wheel(ctx context.Context, name string, info *installer.PipPac
 		return fail(err)
 	}
 	defer os.Remove(path)
-	h := sha256.New()
+	h := hashing.NewSHA256()
 	count := &counter{show: func(done int64) { i.progress(r.Filename, done, size) }}
 	_, err = io.Copy(io.MultiWriter(f, h, count), body)
 	if err = errors.Join(err, f.Close()); err != nil {

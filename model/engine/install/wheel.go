@@ -4,7 +4,6 @@ import (
 	"archive/zip"
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/csv"
 	"errors"
@@ -15,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/hubtool/hubtool/internal/hashing"
 	"github.com/hubtool/hubtool/model/engine"
 )
 
@@ -31,7 +31,7 @@ func (i *filling) unpack(ctx context.Context, wheel string) error {
 	if err != nil {
 		return fail(err)
 	}
-	h := sha256.New()
+	h := hashing.NewSHA256()
 	if _, err := io.Copy(h, f); err != nil {
 		return fail(err)
 	}
@@ -134,7 +134,7 @@ func (i *filling) extract(member *zip.File, hashes map[string]string) (err error
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	h := sha256.New()
+	h := hashing.NewSHA256()
 	if _, err := io.Copy(io.MultiWriter(f, h), r); err != nil {
 		return fmt.Errorf("extracting %q: %w", member.Name, damage(err))
 	}
