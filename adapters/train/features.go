@@ -38,13 +38,37 @@ func Frozen(m model.Model, a *adapters.Adapter) bool {
 // keepable tells whether the features of a loader's images may be kept for all epochs: the backbone is
 // frozen, and they have room.
 func (j *Job) keepable(l *Loader) bool {
-	return Frozen(j.Model, j.Adapter) && int64(l.Source.Len())*int64(j.Model.Width())*4 <= j.FeatureCache
+	return Frozen(j.Model, j.Adapter) && j.featureBytes(l) <= j.FeatureCache
 }
 
-// keepableInTraining tells it of the images to train on, which must be the same in every epoch. Those
-// that still come are not waited for.
-func (j *Job) keepableInTraining() bool {
-	return j.keepable(j.Train) && j.Train.Window == 0 && j.Train.Pipeline.Fixed() && !j.Model.Drops()
+// keepableInTraining tells it of the images to train on, which must be the same in every epoch.
+func (j *Job) keepableInTraining() bool { return j.fixed() && j.keepable(j.Train) }
+
+// fixed tells whether the images to train on are the same in every epoch. Those that still come are
+// not waited for.
+func (j *Job) fixed() bool {
+	return j.Train.Window == 0 && j.Train.Pipeline.Fixed() && !j.Model.Drops()
+}
+
+// featureBytes is what the features of a loader's images take in memory.
+func (j *Job) featureBytes(l *Loader) int64 {
+	return int64(l.Source.Len()) * int64(j.Model.Width()) * 4
+}
+
+// FeatureRoom is the least FeatureCache that keeps all features which are the same in every epoch: 0
+// where none are.
+func (j *Job) FeatureRoom() int64 {
+	if !Frozen(j.Model, j.Adapter) {
+		return 0
+	}
+	var room int64
+	if j.fixed() {
+		room = j.featureBytes(j.Train)
+	}
+	if j.Eval != nil {
+		room = max(room, j.featureBytes(j.Eval))
+	}
+	return room
 }
 
 // extract computes the features of a loader's images. They are taken in the order of the source, so

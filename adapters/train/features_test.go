@@ -92,25 +92,32 @@ func TestKeepsFeaturesOnlyWhereExact(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(j *train.Job)
 		want   int
+		room   int // images whose features have to have room
 	}{
 		"random transforms": {func(j *train.Job) {
 			j.Train.Pipeline = pipeline(t, map[string]any{"Resize": []any{16, 16}}, "RandomHorizontalFlip")
-		}, 18},
+		}, 18, 18},
 		"mixing": {func(j *train.Job) {
 			mixed := *j.Train.Pipeline
 			mixed.Mixers = []vision.Mixer{vision.MixUp{Alpha: 0.5}}
 			j.Train.Pipeline = &mixed
-		}, 18},
-		"streaming":         {func(j *train.Job) { j.Train.Window = 4 }, 18},
-		"no room":           {func(j *train.Job) { j.FeatureCache = int64(17*j.Model.Width()*4 - 1) }, 0},
-		"room for one":      {func(j *train.Job) { j.FeatureCache = int64(17 * j.Model.Width() * 4) }, 17},
-		"an adapter inside": {func(j *train.Job) { j.Adapter = job(t, e, "lora/dropout", 1).Adapter }, 0},
+		}, 18, 18},
+		"streaming":    {func(j *train.Job) { j.Train.Window = 4 }, 18, 18},
+		"no room":      {func(j *train.Job) { j.FeatureCache = int64(17*j.Model.Width()*4 - 1) }, 0, 18},
+		"room for one": {func(j *train.Job) { j.FeatureCache = int64(17 * j.Model.Width() * 4) }, 17, 18},
+		"nothing to evaluate on": {func(j *train.Job) {
+			j.Eval, j.Config.EvalStrategy, j.FeatureCache = nil, "no", 0
+		}, 0, 17},
+		"an adapter inside": {func(j *train.Job) { j.Adapter = job(t, e, "lora/dropout", 1).Adapter }, 0, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			j := frozen(t, e, behind["lora"], t.TempDir(), 1<<20)
 			j.Config.NumTrainEpochs = 1
 			c.change(&j)
 			n := extracted(&j)
+			if got, want := j.FeatureRoom(), int64(c.room*j.Model.Width()*4); got != want {
+				t.Errorf("features need room for %d bytes, want %d", got, want)
+			}
 			run(t, j)
 			if *n != c.want {
 				t.Errorf("features of %d images were kept, want %d", *n, c.want)

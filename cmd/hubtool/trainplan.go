@@ -106,6 +106,7 @@ func (e *env) plan(ctx context.Context, cfg *Config, dryRun bool) (p *plan, err 
 			return nil, usage("reading the settings", "transforms.train and transforms.eval normalise differently, but a model has one way")
 		}
 	}
+	e.featureNote(&p.job)
 	if err := a.Plan(train.Steps(t.Config, trainRows.Len())); err != nil {
 		return nil, usage("reading the settings", "adapter: "+strings.TrimPrefix(err.Error(), format.ErrConfig.Error()+": "))
 	}
@@ -118,6 +119,15 @@ func (e *env) plan(ctx context.Context, cfg *Config, dryRun bool) (p *plan, err 
 		}
 	}
 	return p, checkWritable(t.OutputDir)
+}
+
+// featureNote tells of features that could be kept and have no room, unless nobody wants any kept.
+func (e *env) featureNote(job *train.Job) {
+	const mega = 1_000_000
+	room := (job.FeatureRoom() + mega - 1) / mega * mega
+	if have := job.FeatureCache; have > 0 && job.FeatureRoom() > have {
+		e.note("the backbone is frozen, but its features have no room in dataset.feature_cache, which is %v: all images go through it again in every epoch. Set --dataset.feature-cache %v to compute their features once", Bytes(have), Bytes(room))
+	}
 }
 
 // checkWritable finds out before hours of training whether their result can be written.
