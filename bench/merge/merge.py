@@ -6,7 +6,8 @@ each method costs beside LoRA.
 The base lies in a temporary folder that is deleted at the end; three times its size must be free. Each way is run in turn,
 so that other users of the machine disturb all of them; medians are compared. Page caches are dropped before every run where
 that is allowed. --resident only measures memory, of every method, on bases of these sizes that are holes on the disk: what is
-written is not, so that as much must be free. mergekit is measured where mergekit-pytorch is on the PATH.
+written is not, so that as much must be free. mergekit is measured where mergekit-yaml is on the PATH: `pip install mergekit==0.1.5`
+in a virtual environment of its own, whose Python then runs this.
 """
 
 import argparse
@@ -180,22 +181,25 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="hubtool-bench-") as scratch:
         root = pathlib.Path(scratch)
         made(root, args.gigabytes)
-        out, base = root / "out", root / "base"
+        out, base, cache = root / "out", root / "base", root / "cache"
         ways = {f"hubtool merge, {method}": [hubtool, "merge", root / method, "--base", base, "--out", out, "--quiet"] for method in METHODS}
         ways |= {
             "the same loop, hardly any arithmetic": [hubtool, "merge", root / "nearly-nothing", "--base", base, "--out", out, "--quiet"],
             "cp -r": ["cp", "-r", base, out],
             "PEFT: load, merge_and_unload, save": [sys.executable, "-c", PEFT, base, root / "lora", out],
         }
-        if mergekit := shutil.which("mergekit-pytorch"):
-            models = [dict(model=f"{base}+{root / 'lora'}", parameters=dict(weight=1))]
-            (root / "mergekit.yaml").write_text(json.dumps(dict(merge_method="linear", dtype="bfloat16", models=models)))
-            ways["mergekit"] = [mergekit, root / "mergekit.yaml", out, "--no-copy-tokenizer"]
+        if mergekit := shutil.which("mergekit-yaml"):
+            # base+adapter makes mergekit merge with PEFT into a folder of its own, whose tensors it then copies.
+            models = [dict(model=f"{base}+{root / 'lora'}")]
+            (root / "mergekit.yaml").write_text(json.dumps(dict(merge_method="passthrough", dtype="bfloat16", models=models)))
+            command = [mergekit, root / "mergekit.yaml", out, "--no-copy-tokenizer", "--lora-merge-cache", cache, "--quiet"]
+            ways["mergekit: passthrough of base+adapter"] = command
         taken: dict[str, list] = {name: [] for name in ways}
         for _ in range(args.runs):
             for name, command in ways.items():
                 taken[name].append(timed(command))
                 shutil.rmtree(out)
+                shutil.rmtree(cache, ignore_errors=True)
         size = sum(p.stat().st_size for p in base.iterdir()) / 1e9
     own, own_cpu = (statistics.median(run[i] for run in taken["hubtool merge, lora"]) for i in range(2))
     print(f"{size:.2f} GB in {SHARDS} shards, all linear layers, rank {RANK}, {args.runs} runs each, sync included\n")
