@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,9 +21,18 @@ const (
 	resumeFile = "training_state.safetensors" // what PEFT's files do not hold
 )
 
-// cursor is the part of a run's state that is not tensors. It is the metadata of resumeFile.
+// checkpointFormat is raised with every change of what a checkpoint holds, and of the bits that training
+// computes: a run goes on to the bytes of one that was not interrupted, or not at all.
+const checkpointFormat = 1
+
+// ErrOtherFormat is a checkpoint of an older or a newer hubtool, or of another program.
+var ErrOtherFormat = errors.New("it cannot be gone on from")
+
+// cursor is the part of a run's state that is not tensors. It is the metadata of resumeFile, beside
+// the number of its format.
 type cursor struct {
-	Settings  string        `json:"settings"` // that decide the course of a run
+	Settings  []Setting     `json:"settings"`
+	Steps     int           `json:"steps"` // of the whole run
 	Step      int           `json:"step"`
 	Passed    int           `json:"epochs_passed"`
 	Batch     int           `json:"next_batch"`
@@ -37,14 +47,6 @@ type cursor struct {
 	Scaler    *lossScaler   `json:"loss_scaler,omitempty"`
 	BestStep  int           `json:"best_step"`
 	Metric    float64       `json:"best_metric"`
-}
-
-// settings are those that a resumed run must share with the one it resumes.
-func (r *run) settings() string {
-	c := r.Config
-	return fmt.Sprintf("images=%d window=%d prepared=%d batch=%d accumulation=%d steps=%d learning_rate=%v schedule=%s warmup=%v betas=%v,%v epsilon=%v decay=%v clip=%v loraplus=%v smoothing=%v seed=%d metric=%s order=%s precision=%s devices=%d recomputing=%v",
-		r.Train.Source.Len(), r.Train.Window, r.Train.preparedSide(), c.PerDeviceTrainBatchSize, c.GradientAccumulationSteps, r.steps, c.LearningRate, c.LRSchedulerType, c.WarmupSteps,
-		c.AdamBeta1, c.AdamBeta2, c.AdamEpsilon, c.WeightDecay, c.MaxGradNorm, c.LoraplusLRRatio, c.LabelSmoothingFactor, c.Seed, c.bestBy(), c.TrainSamplingStrategy, r.Weights.Precision(), c.Devices, c.GradientCheckpointing)
 }
 
 // save writes checkpoint-<step>, which appears under its name when it is complete, and removes those
@@ -84,7 +86,7 @@ func (r *run) save(ctx context.Context) error {
 }
 
 func (r *run) saveCursor(ctx context.Context, path string) error {
-	c := cursor{Settings: r.settings(), Step: r.state.GlobalStep, Passed: r.passed, Batch: r.batch, LossSum: r.lossSum, LossSteps: r.lossSteps,
+	c := cursor{Settings: r.settings, Steps: r.steps, Step: r.state.GlobalStep, Passed: r.passed, Batch: r.batch, LossSum: r.lossSum, LossSteps: r.lossSteps,
 		AllLoss: r.allLoss, SinceEval: r.sinceEval, EvalSteps: r.evalSteps, Worse: r.worse, Epochs: r.epochs, Best: r.best, Scaler: r.scaler}
 	var tensors []format.Tensor
 	for i, p := range r.params {
@@ -111,7 +113,7 @@ func (r *run) saveCursor(ctx context.Context, path string) error {
 	if err != nil {
 		return fmt.Errorf("saving %q: %w", path, err)
 	}
-	return format.Write(ctx, path, tensors, map[string]string{"format": "pt", "cursor": string(text)})
+	return format.Write(ctx, path, tensors, map[string]string{"format": "pt", "checkpoint_format": strconv.Itoa(checkpointFormat), "cursor": string(text)})
 }
 
 // rotate keeps the newest save_total_limit checkpoints and the best.
@@ -161,26 +163,44 @@ func Checkpoints(dir string) ([]string, error) {
 	return found, nil
 }
 
+// checkFormat refuses a checkpoint of another format, which has its number since there are numbers.
+func checkFormat(text string) error {
+	number, err := strconv.Atoi(text)
+	switch {
+	case err != nil || number < checkpointFormat:
+		return fmt.Errorf("%w: an older hubtool wrote it, whose runs only that version continues", ErrOtherFormat)
+	case number > checkpointFormat:
+		return fmt.Errorf("%w: a newer hubtool wrote it, in format %d, and this one knows %d", ErrOtherFormat, number, checkpointFormat)
+	}
+	return nil
+}
+
 // restore puts the run into the state that a checkpoint holds.
 func (r *run) restore(dir string) error {
 	fail := func(err error) error { return fmt.Errorf("resuming from %q: %w", dir, err) }
+	tensors, meta, err := format.Load(filepath.Join(dir, resumeFile))
+	if err == nil {
+		err = checkFormat(meta["checkpoint_format"])
+	} else if _, stat := os.Stat(filepath.Join(dir, stateFile)); stat == nil && errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w: it has no %s, and so is not of hubtool", ErrOtherFormat, resumeFile)
+	}
+	if err != nil {
+		return fail(err)
+	}
 	text, err := os.ReadFile(filepath.Join(dir, stateFile))
 	if err != nil {
 		return fail(err)
 	}
+	begun := *r.state
 	if err := json.Unmarshal(text, r.state); err != nil {
 		return fail(fmt.Errorf("%w: %s: %w", format.ErrConfig, stateFile, err))
-	}
-	tensors, meta, err := format.Load(filepath.Join(dir, resumeFile))
-	if err != nil {
-		return fail(err)
 	}
 	var c cursor
 	if err := json.Unmarshal([]byte(meta["cursor"]), &c); err != nil {
 		return fail(fmt.Errorf("%w: %s: %w", format.ErrConfig, resumeFile, err))
 	}
-	if c.Settings != r.settings() {
-		return fail(fmt.Errorf("%w: it is of a run with other settings\n  there: %s\n  here:  %s", adapters.ErrMismatch, c.Settings, r.settings()))
+	if err := r.checkSettings(&c); err != nil {
+		return fail(err)
 	}
 	saved, err := adapters.Load(dir, Base(r.Model, r.Weights))
 	if err != nil {
@@ -233,5 +253,9 @@ func (r *run) restore(dir string) error {
 	r.stepped = r.batch
 	r.lossSum, r.lossSteps, r.allLoss = c.LossSum, c.LossSteps, c.AllLoss
 	r.sinceEval, r.evalSteps, r.worse, r.epochs = c.SinceEval, c.EvalSteps, c.Worse, c.Epochs
+	r.stopped = r.patienceIsOver()
+	// Of these, the state has what this run goes by.
+	r.state.MaxSteps, r.state.NumTrainEpochs = begun.MaxSteps, begun.NumTrainEpochs
+	r.state.LoggingSteps, r.state.SaveSteps = begun.LoggingSteps, begun.SaveSteps
 	return nil
 }

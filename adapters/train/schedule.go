@@ -37,6 +37,17 @@ func (c Config) learningRate(step, total int) float64 {
 	return c.LearningRate * max(0, Schedules[c.LRSchedulerType](step, warmup, total))
 }
 
+// endDecides tells whether the rate of a step depends on how many there are.
+func (c Config) endDecides() bool {
+	switch c.LRSchedulerType {
+	case "constant":
+		return false
+	case "constant_with_warmup":
+		return c.WarmupSteps > 0 && c.WarmupSteps < 1
+	}
+	return true
+}
+
 func (c Config) warmupSteps(total int) int {
 	if c.WarmupSteps < 1 {
 		return int(math.Ceil(c.WarmupSteps * float64(total)))

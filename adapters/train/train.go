@@ -30,6 +30,10 @@ type Job struct {
 	// Resume is the directory of a checkpoint to go on from; empty starts anew.
 	Resume string
 
+	// Recipe has the settings of whoever made the job that are in none of the other fields, and that
+	// decide which bytes the run ends with: what the base and the images are, and the engine.
+	Recipe []Setting
+
 	// Penalty adds the adapter's own penalty to the loss, where its method has one. PEFT has one for
 	// AdaLoRA, but does not come to add it for image classifiers.
 	Penalty bool
@@ -137,6 +141,7 @@ type run struct {
 	evalFeatures  *features
 	params        []adapters.Parameter
 	grads         [][]float32
+	settings      []Setting
 	stepsPerEpoch int
 	steps         int
 	trained       int // images in this process
@@ -210,6 +215,9 @@ func newRun(job Job) (*run, error) {
 		if err != nil {
 			return nil, err
 		}
+	}
+	if r.settings, err = r.recipe(); err != nil {
+		return nil, fmt.Errorf("training: %w", err)
 	}
 	return r, nil
 }
@@ -392,7 +400,7 @@ func (r *run) evaluate(ctx context.Context) error {
 	if r.best == nil || metric-r.best.metric > r.Config.EarlyStoppingThreshold {
 		r.worse = 0
 	}
-	r.stopped = r.Config.EarlyStoppingPatience > 0 && r.worse >= r.Config.EarlyStoppingPatience
+	r.stopped = r.patienceIsOver()
 	if r.best == nil || metric > r.best.metric {
 		r.best = &Best{Epoch: r.state.Epoch, EvalAccuracy: e.Accuracy, Step: r.state.GlobalStep, metric: metric}
 		r.best.params, r.best.state = clones(r.params), clones(r.Adapter.State())
@@ -400,6 +408,10 @@ func (r *run) evaluate(ctx context.Context) error {
 	}
 	r.report(Event{Log: entry, Evaluation: e})
 	return nil
+}
+
+func (r *run) patienceIsOver() bool {
+	return r.Config.EarlyStoppingPatience > 0 && r.worse >= r.Config.EarlyStoppingPatience
 }
 
 func (r *run) report(e Event) {

@@ -334,21 +334,6 @@ func resume(t *testing.T, e *engine.Engine, adapter string) {
 	}
 }
 
-func TestResumeRefusesOtherSettings(t *testing.T) {
-	e, err := engine.Open("go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	j := random(t, e, dir)
-	run(t, j)
-	j = random(t, e, dir)
-	j.Resume, j.Config.LearningRate = filepath.Join(dir, "checkpoint-3"), 1e-3
-	if _, err := tryRun(context.Background(), j); !errors.Is(err, adapters.ErrMismatch) {
-		t.Errorf("resuming with another rate: %v", err)
-	}
-}
-
 // The best evaluation's parameters are kept, and its checkpoint survives rotation.
 func TestKeepsTheBest(t *testing.T) {
 	e, err := engine.Open("go")

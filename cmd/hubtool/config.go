@@ -218,6 +218,9 @@ type configField struct {
 	value      reflect.Value
 }
 
+// fields lists the keys of a config, less the adapter's.
+func (c *Config) fields() []configField { return configFields(reflect.ValueOf(c).Elem(), "") }
+
 // configFields lists the keys of a struct and of the structs in it, in order. The adapter's keys
 // are not among them.
 func configFields(v reflect.Value, prefix string) []configField {

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/hubtool/hubtool/adapters/train"
 )
 
 // readConfig loads a config text and flags as "hubtool train" would.
@@ -292,7 +294,7 @@ func TestEveryKeyIsAFlag(t *testing.T) {
 		}
 		seen[f.Names()[0]] = true
 	}
-	for _, f := range configFields(reflect.ValueOf(defaultConfig()).Elem(), "") {
+	for _, f := range defaultConfig().fields() {
 		if !seen[kebab(f.key)] {
 			t.Errorf("%s is not a flag", f.key)
 		}
@@ -312,6 +314,31 @@ func TestNearest(t *testing.T) {
 	} {
 		if got := nearest(name, valid); got != want {
 			t.Errorf("nearest(%q) = %q, want %q", name, got, want)
+		}
+	}
+}
+
+// What decides the bytes of a run is compared where one is resumed: every key is in train.Config, which
+// looks after itself, in recipeKeys, compared by what it leads to, or here.
+func TestRecipeHasEveryKey(t *testing.T) {
+	byContent := strings.Fields("model dataset.path dataset.streaming dataset.buffer_size dataset.prepared dataset.feature_cache " +
+		"transforms.train transforms.eval training.fp16 training.bf16 training.orthogonality_penalty training.ignore_mismatched_sizes")
+	free := strings.Fields("dataset.skip_broken dataset.eval_cache dataset.cache_size training.resume_from_checkpoint " +
+		"training.push_to_hub training.hub_model_id training.hub_private_repo training.report_to")
+	inTrain := reflect.TypeFor[train.Config]()
+	known := slices.Concat(recipeKeys, byContent, free)
+	for i := range inTrain.NumField() {
+		known = append(known, "training."+inTrain.Field(i).Tag.Get("yaml"))
+	}
+	var all []string
+	for _, f := range defaultConfig().fields() {
+		if all = append(all, f.key); !slices.Contains(known, f.key) {
+			t.Errorf("%s may change where a run is resumed, and nobody has said so", f.key)
+		}
+	}
+	for _, key := range known {
+		if !slices.Contains(all, key) {
+			t.Errorf("there is no key %s", key)
 		}
 	}
 }

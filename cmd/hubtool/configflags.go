@@ -57,7 +57,7 @@ var shortFlags = []shortFlag{
 // were given.
 func (e *env) configFlags() []cli.Flag {
 	var flags []cli.Flag
-	fields := configFields(reflect.ValueOf(defaultConfig()).Elem(), "")
+	fields := defaultConfig().fields()
 	for _, s := range shortFlags {
 		value := &settingValue{env: e, flag: s.name, key: s.name}
 		usage := s.usage
@@ -175,7 +175,7 @@ func (r *configReader) set(cfg *Config, s setting) {
 		k, _ := findAdapterKey(name)
 		kind = k.kind
 	}
-	for _, f := range configFields(reflect.ValueOf(cfg).Elem(), "") {
+	for _, f := range cfg.fields() {
 		if f.key == s.key {
 			field = f.value
 		}

@@ -119,7 +119,7 @@ func suggestKey(name string, neighbours map[string]reflect.Value) string {
 		return s
 	}
 	full := map[string]string{}
-	for _, f := range configFields(reflect.ValueOf(defaultConfig()).Elem(), "") {
+	for _, f := range defaultConfig().fields() {
 		full[f.key[strings.LastIndex(f.key, ".")+1:]] = f.key
 	}
 	for _, k := range adapterKeys {

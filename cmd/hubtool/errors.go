@@ -70,6 +70,8 @@ var outcomes = []outcome{
 	{install.ErrDamaged, 6, "damaged-file", "download it again"},
 	{install.ErrUnsupported, 6, "unsupported-file", ""},
 	{engine.ErrUnavailable, 2, "engine-unavailable", "--engine go works everywhere"},
+	{train.ErrOtherRun, 2, "other-settings", ""},
+	{train.ErrOtherFormat, 6, "other-checkpoint", ""},
 	{train.ErrDiverged, 1, "diverged", "try a smaller learning rate, or a warm-up"},
 
 	{syscall.ENOSPC, 1, "no-space", "free some space, or choose another folder"},

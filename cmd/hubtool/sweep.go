@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"reflect"
 	"regexp"
 	"strings"
 
@@ -206,7 +205,7 @@ func (e *env) sweepConfig(path string) (*Config, error) {
 // settingKeys are the keys that exist.
 func settingKeys() map[string]bool {
 	keys := map[string]bool{"adapter.names": true}
-	for _, f := range configFields(reflect.ValueOf(defaultConfig()).Elem(), "") {
+	for _, f := range defaultConfig().fields() {
 		keys[f.key] = true
 	}
 	for _, k := range adapterKeys {

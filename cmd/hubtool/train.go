@@ -81,7 +81,7 @@ func (e *env) trainOnce(ctx context.Context, cfg *Config) (*trainSummary, error)
 	result, err := whileFetching(ctx, p.dataset, p.rows, func(ctx context.Context) (*train.Result, error) { return train.Run(ctx, p.job) })
 	e.endProgress()
 	if err != nil {
-		return nil, withHint(err, "%s", continueHint(ctx, cfg, err))
+		return nil, withHint(err, "%s", continueHint(ctx, p, err))
 	}
 	logTo(&result.State.LogHistory[len(result.State.LogHistory)-1]) // the summary
 	e.brokenNote(result.Broken)
@@ -112,10 +112,15 @@ func (e *env) tensorBoard(dir string) (logTo func(*train.LogEntry), done func(),
 }
 
 // continueHint says what is saved of a run that failed, and how to go on from there.
-func continueHint(ctx context.Context, cfg *Config, err error) string {
-	saved, listErr := train.Checkpoints(cfg.Training.OutputDir)
+func continueHint(ctx context.Context, p *plan, err error) string {
+	saved, listErr := train.Checkpoints(p.config.Training.OutputDir)
 	diverged := errors.Is(err, train.ErrDiverged)
+	fromAdapter := fmt.Sprintf("start a new run from its adapter, with --training.init-adapter %s, another --out and no --resume", p.job.Resume)
 	switch {
+	case errors.Is(err, train.ErrOtherRun):
+		return "give the settings of that run, or " + fromAdapter
+	case errors.Is(err, train.ErrOtherFormat):
+		return fromAdapter
 	case listErr != nil || len(saved) == 0:
 		if diverged {
 			return "nothing was saved yet: begin again with a smaller learning rate, or a warm-up"

@@ -113,6 +113,9 @@ func (e *env) plan(ctx context.Context, cfg *Config, dryRun bool) (p *plan, err 
 	if p.job.Resume, err = resumeFrom(t); err != nil || dryRun {
 		return p, err
 	}
+	if p.job.Recipe, err = p.recipe(trainRows, evalRows); err != nil {
+		return nil, err
+	}
 	if t.PushToHub {
 		if p.pushTo, err = e.pushTarget(ctx, t); err != nil {
 			return nil, err

@@ -81,7 +81,7 @@ func (e *env) finishTraining(ctx context.Context, p *plan, result *train.Result)
 		err = format.WriteFileAtomic(filepath.Join(dir, "run.yaml"), text)
 	}
 	if err != nil {
-		return nil, withHint(err, "%s", continueHint(ctx, p.config, err))
+		return nil, withHint(err, "%s", continueHint(ctx, p, err))
 	}
 	if ranks := out.Ranks(); ranks != nil {
 		left, of, each := 0, 0, []string{}

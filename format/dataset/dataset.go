@@ -209,6 +209,9 @@ func (d *Dataset) Close() error {
 	return errors.Join(errs...)
 }
 
+// Dir is the folder that holds it: of a repository, the one of a commit.
+func (d *Dataset) Dir() string { return d.dir }
+
 // Configs lists the configurations of the data set; a repository that declares none has one called default.
 func (d *Dataset) Configs() []string { return slices.Clone(d.configs) }
 

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/hubtool/hubtool/internal/hashing"
 )
 
 const digits = "../../testdata/digits"
@@ -439,7 +441,7 @@ func TestHubCacheFiles(t *testing.T) {
 	if rows, err := d.Select("train"); err != nil || rows.Len() != 20 {
 		t.Fatal(rows, err)
 	}
-	if hash, err := contentHash(d.shards[0].(*parquetShard).file); err != nil || hash != blob {
+	if hash, err := hashing.Content(d.shards[0].(*parquetShard).file); err != nil || hash != blob {
 		t.Errorf("content hash %s, %v", hash, err)
 	}
 }

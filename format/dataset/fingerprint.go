@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/hubtool/hubtool/internal/hashing"
 )
 
 // Fingerprint is a text that two selections share if their images and their order are the same: a hash of the content of
@@ -21,7 +23,7 @@ func (r *Rows) Fingerprint() (string, error) {
 	for _, ref := range r.refs {
 		if !shards[ref.shard] {
 			shards[ref.shard] = true
-			content, err := shardContent(r.dataset.shards[ref.shard])
+			content, err := shardContent(r.dataset.dir, r.dataset.shards[ref.shard])
 			if err != nil {
 				return "", err
 			}
@@ -35,7 +37,7 @@ func (r *Rows) Fingerprint() (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-func shardContent(s shard) (string, error) {
+func shardContent(dir string, s shard) (string, error) {
 	h := sha256.New()
 	for _, path := range filesOf(s) {
 		if inFolder(s) {
@@ -44,14 +46,18 @@ func shardContent(s shard) (string, error) {
 				fmt.Fprintf(h, "%s missing\n", filepath.Base(path)) // reading the row says so
 				continue
 			}
-			fmt.Fprintf(h, "%s %d %d\n", path, info.Size(), info.ModTime().UnixNano())
+			name, err := filepath.Rel(dir, path) // the folder may be called by another name, or have moved
+			if err != nil {
+				name = path
+			}
+			fmt.Fprintf(h, "%s %d %d\n", name, info.Size(), info.ModTime().UnixNano())
 			continue
 		}
 		file, err := os.Open(path)
 		if err != nil {
 			return "", err
 		}
-		content, err := contentHash(file)
+		content, err := hashing.Content(file)
 		file.Close()
 		if err != nil {
 			return "", err

@@ -7,10 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"hash/crc32"
-	"io"
 	"os"
-	"path/filepath"
-	"regexp"
 
 	"github.com/hubtool/hubtool/internal/hashing"
 )
@@ -44,7 +41,7 @@ func (r *records) Close() error { return r.file.Close() }
 
 // recordsName names the record file of a column of a parquet file.
 func recordsName(source *os.File, column string) (string, error) {
-	content, err := contentHash(source)
+	content, err := hashing.Content(source)
 	if err != nil {
 		return "", err
 	}
@@ -58,21 +55,6 @@ func entryName(kind string, parts ...string) string {
 		fmt.Fprintf(h, "%s\n", p)
 	}
 	return hex.EncodeToString(h.Sum(nil)[:20]) + "." + kind
-}
-
-var blobName = regexp.MustCompile(`\A[0-9a-f]{64}\z`)
-
-// contentHash returns the SHA-256 of a file. A file of a Hub cache is a link to a blob that is named by it, which saves
-// reading the file.
-func contentHash(file *os.File) (string, error) {
-	if target, err := os.Readlink(file.Name()); err == nil && blobName.MatchString(filepath.Base(target)) {
-		return filepath.Base(target), nil
-	}
-	h := hashing.NewSHA256()
-	if _, err := io.Copy(h, io.NewSectionReader(file, 0, 1<<63-1)); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // openRecords reads the table of a record file, and checks that its parts agree.

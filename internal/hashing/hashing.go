@@ -9,7 +9,12 @@ package hashing
 import (
 	"crypto/sha1"
 	"crypto/sha256"
+	"encoding/hex"
 	"hash"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
 )
 
 // NewSHA256 is sha256.New.
@@ -32,4 +37,19 @@ func (s steady) Write(b []byte) (written int, err error) {
 		b = b[n:]
 	}
 	return written, err
+}
+
+var blobName = regexp.MustCompile(`\A[0-9a-f]{64}\z`)
+
+// Content returns the SHA-256 of a file. A file of a Hub cache is a link to a blob that is named by it, which saves
+// reading the file.
+func Content(file *os.File) (string, error) {
+	if target, err := os.Readlink(file.Name()); err == nil && blobName.MatchString(filepath.Base(target)) {
+		return filepath.Base(target), nil
+	}
+	h := NewSHA256()
+	if _, err := io.Copy(h, io.NewSectionReader(file, 0, 1<<63-1)); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
 }
