@@ -68,25 +68,44 @@ func (e *env) trainingEngine(ctx context.Context, t Training) (*engine.Engine, e
 	return eng, nil
 }
 
-// trainingPrecision is what training.fp16 and training.bf16 mean on an engine, which a dry run has
-// none of.
+// halfSetting is a setting of half precision in training.
+type halfSetting struct {
+	key   string
+	value Half
+	is    model.Precision
+}
+
+func halfSettings(t Training) []halfSetting {
+	return []halfSetting{{"fp16", t.FP16, model.Float16}, {"bf16", t.BF16, model.BFloat16}}
+}
+
+// trainingPrecision is what training.fp16 and training.bf16 mean on an engine.
 func (e *env) trainingPrecision(t Training, eng *engine.Engine) (model.Precision, error) {
-	for _, s := range []struct {
-		key   string
-		value Half
-		is    model.Precision
-	}{{"fp16", t.FP16, model.Float16}, {"bf16", t.BF16, model.BFloat16}} {
-		switch {
-		case eng == nil || s.value == "false":
-		case s.value == "auto":
+	if eng.IsGo() {
+		if err := checkGoPrecision(t); err != nil {
+			return "", err
+		}
+	}
+	for _, s := range halfSettings(t) {
+		switch s.value {
+		case "auto":
 			return e.autoPrecision(s.is, eng), nil
-		case eng.IsGo():
-			return "", usage("reading the settings", fmt.Sprintf("training.%s is true, but the Go engine computes in float32: set it to auto or false", s.key))
-		default:
+		case "true":
 			return s.is, nil
 		}
 	}
 	return model.Float32, nil
+}
+
+// checkGoPrecision refuses what the Go engine cannot compute in.
+func checkGoPrecision(t Training) error {
+	for _, s := range halfSettings(t) {
+		if s.value == "true" {
+			return withHint(usage("reading the settings", fmt.Sprintf("training.%s is true, but the Go engine computes in float32: set it to auto or false", s.key)),
+				"add --training.%s=auto for float32 where there is no GPU; \"hubtool engine install cuda13\" gets what a GPU needs", s.key)
+		}
+	}
+	return nil
 }
 
 // autoPrecision is half where it pays: on an accelerator.

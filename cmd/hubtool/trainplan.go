@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"github.com/hubtool/hubtool/format"
 	"github.com/hubtool/hubtool/format/dataset"
 	"github.com/hubtool/hubtool/hub"
+	"github.com/hubtool/hubtool/model"
 	"github.com/hubtool/hubtool/model/engine"
 	"github.com/hubtool/hubtool/model/vision"
 )
@@ -35,6 +37,18 @@ type plan struct {
 // only, and no engine.
 func (e *env) plan(ctx context.Context, cfg *Config, dryRun bool) (p *plan, err error) {
 	p = &plan{config: cfg}
+	opts := train.OpenOptions{ReplaceHead: cfg.Training.IgnoreMismatchedSizes, Seed: cfg.Training.Seed}
+	if opts.Precision, err = e.means(ctx, p, dryRun); err != nil {
+		return nil, err
+	}
+	if eng := p.engine; eng != nil {
+		defer func() {
+			if err != nil {
+				eng.Close()
+			}
+		}()
+		opts.Backend = eng.Backend
+	}
 	if p.baseDir, err = e.model(ctx, cfg.Model); err != nil {
 		return nil, err
 	}
@@ -42,16 +56,7 @@ func (e *env) plan(ctx context.Context, cfg *Config, dryRun bool) (p *plan, err 
 	if err != nil {
 		return nil, err
 	}
-	opts := train.OpenOptions{Labels: trainRows.ClassNames(), ReplaceHead: cfg.Training.IgnoreMismatchedSizes, Seed: cfg.Training.Seed}
-	if !dryRun {
-		if p.engine, err = e.trainingEngine(ctx, cfg.Training); err != nil {
-			return nil, err
-		}
-		opts.Backend = p.engine.Backend
-	}
-	if opts.Precision, err = e.trainingPrecision(cfg.Training, p.engine); err != nil {
-		return nil, err
-	}
+	opts.Labels = trainRows.ClassNames()
 	if p.classifier, err = train.Open(p.baseDir, opts); err != nil {
 		return nil, err
 	}
@@ -122,6 +127,34 @@ func (e *env) plan(ctx context.Context, cfg *Config, dryRun bool) (p *plan, err 
 		}
 	}
 	return p, checkWritable(t.OutputDir)
+}
+
+// means finds out, before gigabytes are pulled, whether this machine can compute as the config says and
+// its user may push. A dry run, which needs neither, tells what would be missing.
+func (e *env) means(ctx context.Context, p *plan, dryRun bool) (precision model.Precision, err error) {
+	t := p.config.Training
+	missing := e.checkLogin(t)
+	if dryRun {
+		if missing != nil {
+			e.note("the run itself would fail: %v", missing)
+		}
+		if spec := cmp.Or(e.engineSpec(), "auto"); spec == "go" || spec == "auto" && len(engine.Plugins()) == 0 {
+			if err := checkGoPrecision(t); err != nil {
+				e.note("the run itself would fail: %v", err)
+			}
+		}
+		return model.Float32, nil
+	}
+	if missing != nil {
+		return "", missing
+	}
+	if p.engine, err = e.trainingEngine(ctx, t); err != nil {
+		return "", err
+	}
+	if precision, err = e.trainingPrecision(t, p.engine); err != nil {
+		p.engine.Close()
+	}
+	return precision, err
 }
 
 // featureNote tells of features that could be kept and have no room, unless nobody wants any kept.

@@ -109,6 +109,19 @@ func enginePlainName(eng *engine.Engine) string {
 	return name
 }
 
+// checkLogin refuses a run that is to be pushed where nobody is logged in.
+func (e *env) checkLogin(t Training) error {
+	if !t.PushToHub {
+		return nil
+	}
+	client, err := e.client()
+	if err != nil || client.TokenSource() != "" || e.offline {
+		return err
+	}
+	return withHint(fmt.Errorf("checking before the training that its result can be pushed: %w: training.push_to_hub is true, and there is no token", hub.ErrAuth),
+		"run \"hubtool login\" or set HF_TOKEN; --push=false, or push_to_hub: false in the file, trains without pushing")
+}
+
 // pushTarget is the repository that a run is pushed to. Its owner, where hub_model_id names none, is
 // the token's. It is created, and the right to write to it checked, before hours of training.
 func (e *env) pushTarget(ctx context.Context, t Training) (hub.Repo, error) {

@@ -75,8 +75,8 @@ def test_whole_recipe(hub, tmp_path):
     snapshot = hubtool("pull", BASE).stdout.strip()
     hubtool("pull", DATA, "--repo-type", "dataset")
     small = ["--batch-size", 4, "--training.gradient-accumulation-steps", 2, "--training.max-steps", 3, "--dataset.test-size", 8]
-    trained = hubtool("train", "food101.yaml", *small, "--dataset.train-split", "train[:32]", "--training.fp16=true", "--training.logging-steps", 1,
-                      "--push", "--training.hub-model-id", OUT, "--json")  # fmt: skip
+    trained = hubtool("train", "food101.yaml", *small, "--dataset.train-split", "train[:32]", "--training.logging-steps", 1,
+                      "--training.hub-model-id", OUT, "--json")  # fmt: skip
     assert LINE in trained.stdout + trained.stderr
     summary = json.loads(trained.stdout.strip().splitlines()[-1])
     assert (summary["trainable_parameters"], summary["all_parameters"]) == (667_493, 86_543_818)
