@@ -195,15 +195,17 @@ func load(dir string, b Base, lazily bool) (a *Adapter, err error) {
 			wrong = append(wrong, fmt.Sprintf("shape of %s: %v in the file, %v by its config and the base", name, t.Info().Shape, shape))
 			return nil
 		}
+		if lazily && len(a.params) < a.first[len(a.Targets)] {
+			a.stored[name] = t
+			a.params = append(a.params, Parameter{name, shape, nil})
+			return nil
+		}
 		values, err := format.Floats(t)
 		if err != nil {
 			return err
 		}
-		if i := slices.IndexFunc(values, notFinite); i >= 0 {
-			return fmt.Errorf("loading adapter %q: %w: element %d of %q is %v", dir, ErrNonFinite, i, t.Info().Name, values[i])
-		}
-		if lazily && len(a.params) < a.first[len(a.Targets)] {
-			a.stored[name], values = t, nil
+		if err := finiteValues(t, 0, values); err != nil {
+			return fmt.Errorf("loading adapter %q: %w", dir, err)
 		}
 		a.params = append(a.params, Parameter{name, shape, values})
 		return nil
@@ -239,6 +241,9 @@ func load(dir string, b Base, lazily bool) (a *Adapter, err error) {
 	}
 	if len(wrong) > 0 {
 		return nil, fmt.Errorf("loading adapter %q: %w:\n  %s", dir, ErrMismatch, strings.Join(wrong, "\n  "))
+	}
+	if err := a.checkStored(); err != nil {
+		return nil, fmt.Errorf("loading adapter %q: %w", dir, err)
 	}
 	if b.added != "" || b.absent != "" {
 		a.Notes = append(a.Notes, fmt.Sprintf("names of the base's tensors begin with %q instead of %q", b.absent, b.added))

@@ -95,6 +95,23 @@ func TestNarrowWidenRound(t *testing.T) {
 	})
 }
 
+func TestFinite(t *testing.T) {
+	for typ, dtype := range dtypes {
+		for _, v := range hard() {
+			for n := range 10 { // any place in a word, and none
+				row, w := make([]float32, n), make([]byte, n*typ.Size())
+				if n > 0 {
+					row[n/2] = v
+				}
+				Narrow(typ, w, row)
+				if got, want := Finite(typ, w), n == 0 || finite(format.Round(dtype, v)); got != want {
+					t.Fatalf("%s of %x, one of %d, is finite: %t", dtype, v, n, got)
+				}
+			}
+		}
+	}
+}
+
 // Every half there is.
 func TestWidenAll(t *testing.T) {
 	all := make([]byte, 0, 2<<16)
