@@ -79,7 +79,7 @@ func (p *MergePlan) sendShard(ctx context.Context, work string, s plannedShard, 
 	} else {
 		err := format.CheckSpace(work, done.Size)
 		if err == nil {
-			done, err = p.writeShard(ctx, work, s, meter)
+			done, err = p.writeShard(ctx, work, s, meter, nil)
 		}
 		if err == nil {
 			err = j.note(done)

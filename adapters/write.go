@@ -1,6 +1,7 @@
 package adapters
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -66,14 +67,21 @@ func (p *MergePlan) Write(ctx context.Context, out string) (result MergeResult, 
 	return p.result, nil
 }
 
-// writeShards writes files that the journal does not have, some at the same time.
+// writeShards writes files that the journal does not have, some at the same time: the largest first, so
+// that none is left over at the end. While the disk catches up with one, the next is begun.
 func (p *MergePlan) writeShards(ctx context.Context, dir string, j *journal) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	meter := p.meter()
+	var order []int
+	for i := range p.shards {
+		order = append(order, i)
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(p.result.Shards[b].Size, p.result.Shards[a].Size) })
 	todo := make(chan int)
+	moving := make(chan struct{}, p.opts.Jobs) // has an element for each file whose data is on its way
 	var running sync.WaitGroup
-	for range min(p.opts.Jobs, len(p.shards)) {
+	for range min(2*p.opts.Jobs, len(p.shards)) {
 		running.Go(func() {
 			for i := range todo {
 				s, done := p.shards[i], &p.result.Shards[i]
@@ -82,17 +90,20 @@ func (p *MergePlan) writeShards(ctx context.Context, dir string, j *journal) err
 					meter(s.name, done.Size)
 					continue
 				}
+				moving <- struct{}{}
+				leave := sync.OnceFunc(func() { <-moving })
 				var err error
-				if *done, err = p.writeShard(ctx, dir, s, meter); err == nil {
+				if *done, err = p.writeShard(ctx, dir, s, meter, leave); err == nil {
 					err = j.note(*done)
 				}
+				leave() // if it failed before
 				if err != nil {
 					cancel(err)
 				}
 			}
 		})
 	}
-	for i := range p.shards {
+	for _, i := range order {
 		select {
 		case todo <- i:
 		case <-ctx.Done():
@@ -103,9 +114,10 @@ func (p *MergePlan) writeShards(ctx context.Context, dir string, j *journal) err
 	return context.Cause(ctx)
 }
 
-func (p *MergePlan) writeShard(ctx context.Context, dir string, s plannedShard, meter func(string, int64)) (MergedShard, error) {
+// writeShard writes a file, and calls flushing when it only waits for the disk.
+func (p *MergePlan) writeShard(ctx context.Context, dir string, s plannedShard, meter func(string, int64), flushing func()) (MergedShard, error) {
 	written, err := format.Rewrite(ctx, filepath.Join(dir, s.name), s.header, s.pieces,
-		format.RewriteOptions{Readers: p.opts.Readers, Progress: func(n int64) { meter(s.name, n) }})
+		format.RewriteOptions{Readers: p.opts.Readers, Progress: func(n int64) { meter(s.name, n) }, Flushing: flushing})
 	return MergedShard{s.name, written.Size, written.SHA256}, err
 }
 

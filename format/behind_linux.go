@@ -9,8 +9,12 @@ import (
 
 // Of a long file that is read or written from its beginning on, only the last few of these windows
 // stay in memory. Letting the system find that out itself costs most of the time of a copy, and
-// everything else that it has cached.
-const behindWindow = 32 << 20
+// everything else that it has cached. Small windows leave little to wait for at the end of a file; a
+// few of them may be on their way to the disk, so that nobody waits for one in the middle.
+const (
+	behindWindow  = 8 << 20
+	behindWindows = 4
+)
 
 const (
 	fadviseSequential = 2
@@ -40,7 +44,7 @@ func (b *behind) moved(from, to int64) {
 	}
 	for b.at = to; b.at-b.done >= behindWindow; b.done += behindWindow {
 		_ = syscall.SyncFileRange(b.fd, b.done, behindWindow, syncWrite)
-		if old := b.done - 2*behindWindow; old >= 0 {
+		if old := b.done - behindWindows*behindWindow; old >= 0 {
 			_ = syscall.SyncFileRange(b.fd, old, behindWindow, syncWaitBefore|syncWrite|syncWaitAfter)
 			b.advise(old, behindWindow, fadviseDontNeed)
 		}

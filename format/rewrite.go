@@ -37,6 +37,9 @@ type RewriteOptions struct {
 	// Readers is how many ranges of a few MB are read at the same time. The default, 1, is best for a
 	// disk; more of them fill a line on which every answer takes a while.
 	Readers int
+
+	// Flushing is called when the file only waits for the disk, if it comes to that; nil is silent.
+	Flushing func()
 }
 
 // Written describes a complete file.
@@ -95,6 +98,9 @@ func Rewrite(ctx context.Context, path string, h *Header, pieces map[string]Piec
 			return err
 		}
 		w.SHA256 = hex.EncodeToString(hash.Sum(nil))
+		if opts.Flushing != nil {
+			opts.Flushing()
+		}
 		return nil
 	})
 	if errors.Is(err, syscall.ENOSPC) && !errors.Is(err, ErrSpace) { // where space cannot be reserved

@@ -9,10 +9,12 @@ import (
 	"sync"
 )
 
-// Data moves in chunks of this size, of which so many are on their way through one file, apart from
-// those that are being read. Smaller chunks cost calls, larger ones leave the processor's cache.
+// Data moves in chunks, of which so many are on their way through one file, apart from those that are
+// being read. Smaller chunks cost calls, larger ones leave the processor's cache; where several are
+// read at a time each costs an answer to wait for, and should be worth it.
 const (
-	chunkBytes = 2 << 20
+	diskChunk  = 1 << 20
+	lineChunk  = 2 << 20
 	ringChunks = 4
 )
 
@@ -61,9 +63,23 @@ type span struct {
 	data   []byte
 }
 
-var chunkPool = sync.Pool{New: func() any {
-	return &chunk{data: make([]byte, 0, chunkBytes), filled: make(chan error, 1)}
-}}
+var chunkPool = sync.Pool{New: func() any { return &chunk{filled: make(chan error, 1)} }}
+
+// size is how large chunks are that need not be larger.
+func (r *ring) size() int {
+	if r.readers > 1 {
+		return lineChunk
+	}
+	return diskChunk
+}
+
+// empty prepares a chunk for other data. One that had grown for a large block shrinks.
+func (c *chunk) empty(size int) *chunk {
+	if c.data = c.data[:0]; cap(c.data) != size {
+		c.data = make([]byte, 0, size)
+	}
+	return c
+}
 
 func (r *ring) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -76,7 +92,7 @@ func (r *ring) run(ctx context.Context) error {
 	}
 	free, planned, read, patched, hashed := steps[0], steps[1], steps[2], steps[3], steps[4]
 	for range chunks {
-		free <- chunkPool.Get().(*chunk)
+		free <- chunkPool.Get().(*chunk).empty(r.size())
 	}
 	var running sync.WaitGroup
 	step := func(in <-chan *chunk, out chan<- *chunk, do func(*chunk) error) {
@@ -113,10 +129,7 @@ func (r *ring) run(ctx context.Context) error {
 		if r.progress != nil {
 			r.progress(n)
 		}
-		if c.data = c.data[:0]; cap(c.data) > chunkBytes { // grown for one large block
-			c.data = make([]byte, 0, chunkBytes)
-		}
-		free <- c
+		free <- c.empty(r.size())
 	}
 	running.Wait()
 	if err := context.Cause(ctx); err != nil {
