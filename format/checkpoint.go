@@ -299,6 +299,11 @@ func (t *fileTensor) WriteTo(w io.Writer) (int64, error) {
 	return n, err
 }
 
+func (t *fileTensor) onDisk() bool {
+	_, ok := t.file.Source.(*diskFile)
+	return ok
+}
+
 func (t *fileTensor) fail(err error) error {
 	var p *fs.PathError
 	if errors.As(err, &p) {

@@ -339,6 +339,36 @@ func TestFloats(t *testing.T) {
 	}
 }
 
+// Files are widened piece by piece.
+func TestFloatsOfManyPieces(t *testing.T) {
+	values := make([]float32, 100_003)
+	for i := range values {
+		values[i] = float32(i%251) - 17
+	}
+	path := filepath.Join(t.TempDir(), "long.safetensors")
+	var list []format.Tensor
+	for _, d := range []format.DType{format.F32, format.BF16, format.F16, format.F64} {
+		data, err := format.Narrow(d, values)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, format.NewTensor(format.TensorInfo{Name: d.String(), DType: d, Shape: []int{len(values)}}, data))
+	}
+	if err := format.Write(t.Context(), path, list, nil); err != nil {
+		t.Fatal(err)
+	}
+	ck, err := format.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ck.Close()
+	for stored := range ck.Tensors() {
+		if got, err := format.Floats(stored); err != nil || !slices.Equal(got, values) {
+			t.Errorf("%s: %d other values, %v", stored.Info().Name, len(got), err)
+		}
+	}
+}
+
 func TestDTypes(t *testing.T) {
 	// The list of the reference implementation, in its order.
 	want := strings.Fields("BOOL F4 F6_E2M3 F6_E3M2 U8 I8 F8_E5M2 F8_E4M3 F8_E8M0 F8_E4M3FNUZ F8_E5M2FNUZ " +

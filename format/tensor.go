@@ -89,6 +89,9 @@ func Floats(t Tensor) ([]float32, error) {
 		return nil, &Error{Op: "reading", Tensor: info.Name, Kind: ErrUnsupported,
 			Err: fmt.Errorf("dtype %s cannot be read as float32; F32, F16, BF16 and F64 can", info.DType)}
 	}
+	if ft, ok := t.(*fileTensor); ok && ft.onDisk() {
+		return ft.floats(widen)
+	}
 	data, err := t.Bytes()
 	if err != nil {
 		return nil, err
@@ -98,6 +101,23 @@ func Floats(t Tensor) ([]float32, error) {
 	}
 	values := make([]float32, info.Elements())
 	widen(values, data)
+	return values, nil
+}
+
+// floats widens data piece by piece, so that it is not in memory in both forms. From afar every piece
+// would be a request.
+func (t *fileTensor) floats(widen func(dst []float32, src []byte)) ([]float32, error) {
+	values := make([]float32, t.Elements())
+	size := t.DType.Bits() / 8
+	piece := make([]byte, min(len(values), 1<<14)*size)
+	for at := 0; at < len(values); {
+		n := min(len(values)-at, len(piece)/size)
+		if err := readFull(t.file, piece[:n*size], t.offset+int64(at*size)); err != nil {
+			return nil, t.fail(err)
+		}
+		widen(values[at:at+n], piece)
+		at += n
+	}
 	return values, nil
 }
 
