@@ -257,15 +257,7 @@ func (g *generator) divide(v vectors) {
 	g.op(v, "MOVQ v+0(FP), DI")
 	g.op(v, "MOVQ n+8(FP), CX")
 	g.op(v, "VBROADCASTSS by+16(FP), #1")
-	g.asm.WriteString("\nloop:\n")
-	g.op(v, "VMOVUPS (DI), #0")
-	g.op(v, "VDIVPS #1, #0, #0")
-	g.op(v, "VMOVUPS #0, (DI)")
-	g.op(v, "ADDQ $%d, DI", 4*v.lanes)
-	g.op(v, "SUBQ $%d, CX", v.lanes)
-	g.op(v, "JNZ  loop")
-	g.op(v, "VZEROUPPER")
-	g.op(v, "RET")
+	g.each(v, []string{"DI"}, "VMOVUPS (DI), #0", "VDIVPS #1, #0, #0")
 }
 
 // scale writes a function that multiplies a vector by two numbers, one after the other.
@@ -276,12 +268,20 @@ func (g *generator) scale(v vectors) {
 	g.op(v, "MOVQ n+16(FP), CX")
 	g.op(v, "VBROADCASTSS x+24(FP), #1")
 	g.op(v, "VBROADCASTSS s+28(FP), #2")
+	g.each(v, []string{"DI", "SI"}, "VMULPS (SI), #1, #0", "VMULPS #2, #0, #0")
+}
+
+// each writes the rest of a function that makes CX float32s at DI, a register at a time, with
+// instructions that leave them in register 0. The pointers move on after each.
+func (g *generator) each(v vectors, pointers []string, instructions ...string) {
 	g.asm.WriteString("\nloop:\n")
-	g.op(v, "VMULPS (SI), #1, #0")
-	g.op(v, "VMULPS #2, #0, #0")
+	for _, instruction := range instructions {
+		g.op(v, "%s", instruction)
+	}
 	g.op(v, "VMOVUPS #0, (DI)")
-	g.op(v, "ADDQ $%d, DI", 4*v.lanes)
-	g.op(v, "ADDQ $%d, SI", 4*v.lanes)
+	for _, p := range pointers {
+		g.op(v, "ADDQ $%d, %s", 4*v.lanes, p)
+	}
 	g.op(v, "SUBQ $%d, CX", v.lanes)
 	g.op(v, "JNZ  loop")
 	g.op(v, "VZEROUPPER")
