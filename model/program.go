@@ -136,6 +136,19 @@ func (p *Program) slices(n int) []Slice {
 	return all
 }
 
+// Cut lists the parts of a batch of n that [Inputs] is asked for, one by one.
+func (p *Program) Cut(n int) []Slice {
+	var parts []Slice
+	for _, s := range p.slices(n) {
+		each := (s.Hi - s.Lo) / p.weights.devices
+		for device := range p.weights.devices {
+			lo := s.Lo + device*each
+			parts = append(parts, Slice{Lo: lo, Hi: lo + each, Device: compute.DeviceNum(device)})
+		}
+	}
+	return parts
+}
+
 // Inputs makes the inputs for a slice of a batch. The program frees them.
 type Inputs func(Slice) ([]*tensors.Tensor, error)
 

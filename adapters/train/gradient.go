@@ -1,8 +1,11 @@
 package train
 
 import (
+	"errors"
 	"fmt"
 	"hash/fnv"
+	"slices"
+	"sync"
 
 	"github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
@@ -20,6 +23,10 @@ type differentiator struct {
 	width        int // of features
 	classes      int
 	smoothing    float64
+
+	reading sync.WaitGroup // of gradients; what follows is its result
+	sum     float64
+	err     error
 }
 
 // newDifferentiator takes features instead of pixels where the backbone is frozen.
@@ -69,31 +76,86 @@ func crossEntropy(logits, targets *graph.Node) *graph.Node {
 	return graph.Sub(graph.Log(graph.ReduceSum(graph.Exp(shifted), 1)), wanted)
 }
 
-// add adds the gradients of the sum of a batch's losses, times a factor, to grads and returns the sum.
-// step seeds what is random in training.
-func (d *differentiator) add(b *Batch, seed uint64, step int, factor float64, grads [][]float32) (loss float64, err error) {
-	total := b.N
+// moved is a batch whose images are with the engine. The rest of it, which is small, follows when the
+// batch's turn comes.
+type moved struct {
+	Batch
+	images map[int]*tensors.Tensor // by the first image of the slice; those that a program has are not here
+}
+
+// size is how many images a program takes of a batch, those of the padding included: one shape, one
+// compilation; the mask takes the padding out.
+func (d *differentiator) size(n int) int {
 	if d.program.Whole() {
-		total = d.batch // one shape, one compilation; the mask takes the rest out
+		return d.batch
 	}
-	seeds := func(lo int) int64 { return sliceSeed(seed, step, lo) }
-	outputs, err := d.program.Run(total, seeds, func(s model.Slice) ([]*tensors.Tensor, error) {
+	return n
+}
+
+// move brings a batch to the engine, and keeps nothing of the batch's own memory.
+func (d *differentiator) move(b *Batch) (*moved, error) {
+	m := &moved{*b, map[int]*tensors.Tensor{}}
+	m.Pixels, m.Features = nil, nil
+	m.Labels, m.Mask = slices.Clone(b.Labels), slices.Clone(b.Mask)
+	for _, s := range d.program.Cut(d.size(b.N)) {
 		images, err := d.images(b, s)
 		if err != nil {
+			m.free()
 			return nil, err
 		}
+		m.images[s.Lo] = images
+	}
+	return m, nil
+}
+
+// take gives a slice's images away.
+func (m *moved) take(lo int) *tensors.Tensor {
+	images := m.images[lo]
+	delete(m.images, lo)
+	return images
+}
+
+// free frees what was moved and is not used.
+func (m *moved) free() {
+	for _, images := range m.images {
+		images.MustFinalizeAll()
+	}
+}
+
+// add adds the gradients of the sum of a batch's losses, times a factor, to grads, and the sum to what
+// [differentiator.loss] returns. It ends when the engine has computed them; they are read, which takes
+// the engine as little as the sums, while it may compute those of the next batch. step seeds what is
+// random in training.
+func (d *differentiator) add(m *moved, seed uint64, step int, factor float64, grads [][]float32) error {
+	defer m.free()
+	var taking sync.Mutex
+	seeds := func(lo int) int64 { return sliceSeed(seed, step, lo) }
+	outputs, err := d.program.Run(d.size(m.N), seeds, func(s model.Slice) ([]*tensors.Tensor, error) {
+		taking.Lock()
+		images := m.take(s.Lo)
+		taking.Unlock()
 		n := s.Hi - s.Lo
 		targets, shares := make([]float32, n*d.classes), make([]float32, n)
 		for i := range n { // of the padding as well, whose share is 0
-			b.target(s.Lo+i, d.smoothing, targets[i*d.classes:(i+1)*d.classes])
-			shares[i] = b.Mask[s.Lo+i] * float32(factor)
+			m.target(s.Lo+i, d.smoothing, targets[i*d.classes:(i+1)*d.classes])
+			shares[i] = m.Mask[s.Lo+i] * float32(factor)
 		}
 		return []*tensors.Tensor{images, tensors.FromFlatDataAndDimensions(targets, n, d.classes), tensors.FromFlatDataAndDimensions(shares, n)}, nil
 	})
 	if err != nil {
-		return 0, err
+		return err
 	}
-	for _, out := range outputs { // in the order of slices, so that sums are the same on every machine
+	d.reading.Wait() // one batch after the other, so that sums are the same on every machine
+	d.reading.Go(func() {
+		loss, err := d.read(outputs, factor, grads)
+		d.sum, d.err = d.sum+loss, errors.Join(d.err, err)
+	})
+	return nil
+}
+
+// read adds what the engine computed of a batch to grads, in the order of slices, and returns the loss.
+func (d *differentiator) read(outputs [][]*tensors.Tensor, factor float64, grads [][]float32) (loss float64, err error) {
+	for _, out := range outputs {
 		loss += float64(tensors.ToScalar[float32](out[0])) / factor
 		for i, t := range out[1:] {
 			err := tensors.ConstFlatData(t, func(values []float32) {
@@ -112,6 +174,14 @@ func (d *differentiator) add(b *Batch, seed uint64, step int, factor float64, gr
 	return loss, nil
 }
 
+// loss returns the sum of the losses since it was asked last, when all their gradients are read.
+func (d *differentiator) loss() (float64, error) {
+	d.reading.Wait()
+	loss, err := d.sum, d.err
+	d.sum, d.err = 0, nil
+	return loss, err
+}
+
 // images moves a slice of a batch to the engine, pixels or features.
 func (d *differentiator) images(b *Batch, s model.Slice) (*tensors.Tensor, error) {
 	if b.Features != nil {
@@ -128,4 +198,7 @@ func sliceSeed(seed uint64, step, lo int) int64 {
 	return int64(h.Sum64())
 }
 
-func (d *differentiator) close() { d.program.Close() }
+func (d *differentiator) close() {
+	d.reading.Wait()
+	d.program.Close()
+}

@@ -3,6 +3,7 @@ package train
 import (
 	"math"
 	"strings"
+	"sync"
 
 	"github.com/hubtool/hubtool/adapters"
 )
@@ -52,22 +53,28 @@ func zerosLike(params []adapters.Parameter) [][]float32 {
 	return zeros
 }
 
-// update changes the parameters by one step against the gradients.
+// update changes the parameters by one step against the gradients, on all cores: the engine has
+// nothing to do meanwhile.
 func (o *adamW) update(params []adapters.Parameter, grads [][]float32, rate float64) {
 	o.step++
+	var wg sync.WaitGroup
+	for i, p := range params {
+		wg.Go(func() { o.updateOne(i, p.Values, grads[i], rate*o.rates[i]) })
+	}
+	wg.Wait()
+}
+
+func (o *adamW) updateOne(i int, values, grad []float32, rate float64) {
 	correction1 := 1 - math.Pow(o.beta1, float64(o.step))
 	correction2 := math.Sqrt(1 - math.Pow(o.beta2, float64(o.step)))
-	for i, p := range params {
-		rate := rate * o.rates[i]
-		keep := 1 - rate*o.decays[i]
-		first, second := o.first[i], o.second[i]
-		for j, g := range grads[i] {
-			g := float64(g)
-			m := float64(first[j]) + (g-float64(first[j]))*(1-o.beta1)
-			v := o.beta2*float64(second[j]) + (1-o.beta2)*g*g
-			first[j], second[j] = float32(m), float32(v)
-			p.Values[j] = float32(keep*float64(p.Values[j]) - rate/correction1*m/(math.Sqrt(v)/correction2+o.epsilon))
-		}
+	keep := 1 - rate*o.decays[i]
+	first, second := o.first[i], o.second[i]
+	for j, g := range grad {
+		g := float64(g)
+		m := float64(first[j]) + (g-float64(first[j]))*(1-o.beta1)
+		v := o.beta2*float64(second[j]) + (1-o.beta2)*g*g
+		first[j], second[j] = float32(m), float32(v)
+		values[j] = float32(keep*float64(values[j]) - rate/correction1*m/(math.Sqrt(v)/correction2+o.epsilon))
 	}
 }
 

@@ -235,30 +235,35 @@ func Steps(c Config, n int) int {
 // epoch trains on what is left of the current epoch.
 func (r *run) epoch(ctx context.Context) error {
 	images, micro := 0, 0
-	var loss float64
-	batches, err := r.trainingBatches(ctx, r.passed, r.batch)
+	fetching, stop := context.WithCancel(ctx)
+	defer stop()
+	batches, err := r.trainingBatches(fetching, r.passed, r.batch)
 	if err != nil {
 		return r.interrupted(ctx, err)
 	}
 	r.asked = time.Now()
-	for batch, err := range batches {
+	for batch, err := range prefetch(batches, r.gradients.move, (*moved).free, stop) {
 		if err != nil {
 			return r.interrupted(ctx, err)
 		}
 		began := time.Now()
 		r.waiting += began.Sub(r.asked)
-		l, err := r.gradients.add(batch, r.Config.Seed, r.state.GlobalStep*r.Config.GradientAccumulationSteps+micro, r.lossFactor(), r.grads)
+		err := r.gradients.add(batch, r.Config.Seed, r.state.GlobalStep*r.Config.GradientAccumulationSteps+micro, r.lossFactor(), r.grads)
 		if err != nil {
 			return err
 		}
-		loss, images, micro = loss+l, images+batch.N, micro+1
+		images, micro = images+batch.N, micro+1
 		r.batch++
 		r.trained += batch.N
 		if micro == r.Config.GradientAccumulationSteps || r.batch == r.Train.Batches() {
+			loss, err := r.gradients.loss()
+			if err != nil {
+				return err
+			}
 			if err := r.step(loss/float64(images), images); err != nil {
 				return err
 			}
-			loss, images, micro = 0, 0, 0
+			images, micro = 0, 0
 		}
 		r.training += time.Since(r.asked)
 		if micro == 0 {
