@@ -135,8 +135,8 @@ func (r rule) allow(name, dep string) bool {
 	if !found {
 		return slices.ContainsFunc(r.foreign, func(f string) bool { return below(dep, strings.TrimSuffix(f, "/")) })
 	}
-	// internal/hashing is the standard library's hashes, for everybody.
-	return own == name || own == "internal/hashing" || below(own, name+"/internal") || slices.ContainsFunc(r.ours, func(o string) bool {
+	// What is below internal/ needs the standard library alone, and is for everybody.
+	return own == name || below(own, "internal") || below(own, name+"/internal") || slices.ContainsFunc(r.ours, func(o string) bool {
 		return own == o || below(own, o+"/internal")
 	})
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/hubtool/hubtool/adapters"
 	"github.com/hubtool/hubtool/format"
+	"github.com/hubtool/hubtool/internal/nearest"
 )
 
 // AdapterKeys are the keys of adapter_config.json that a run starts from, as JSON and in the order
@@ -213,14 +214,14 @@ func (a *AdapterKeys) problems() []string {
 	var p []string
 	method := a.PeftType()
 	if !slices.Contains(nameSpellings, a.Names) {
-		p = append(p, fmt.Sprintf("adapter.names is %q, but must be one of %s%s", a.Names, strings.Join(nameSpellings, ", "), didYouMean(a.Names, nameSpellings)))
+		p = append(p, fmt.Sprintf("adapter.names is %q, but must be one of %s%s", a.Names, strings.Join(nameSpellings, ", "), nearest.DidYouMean(a.Names, nameSpellings)))
 	}
 	switch {
 	case slices.Contains(adapters.Methods(), method):
 	case slices.Contains(adapters.OtherMethods, method):
 		return p
 	default:
-		return append(p, fmt.Sprintf("adapter.peft_type is %q, but must be one of %s%s", method, orList(adapters.Methods()), didYouMean(method, adapters.Methods())))
+		return append(p, fmt.Sprintf("adapter.peft_type is %q, but must be one of %s%s", method, orList(adapters.Methods()), nearest.DidYouMean(method, adapters.Methods())))
 	}
 	for _, v := range a.values {
 		if k, known := findAdapterKey(v.name); known && !k.isOf(method) {
@@ -230,7 +231,7 @@ func (a *AdapterKeys) problems() []string {
 					valid = append(valid, other.name)
 				}
 			}
-			p = append(p, fmt.Sprintf("adapter.%s does nothing: %s has no such key%s", v.name, method, didYouMean(v.name, valid)))
+			p = append(p, fmt.Sprintf("adapter.%s does nothing: %s has no such key%s", v.name, method, nearest.DidYouMean(v.name, valid)))
 		}
 	}
 	if bias := a.Get("bias"); bias != nil && !slices.Contains(biasChoices, strings.Trim(string(bias), `"`)) {

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/hubtool/hubtool/internal/nearest"
 )
 
 // adapterKey reads one key of the adapter section. An empty value is PEFT's default.
@@ -22,7 +24,7 @@ func (r *configReader) adapterKey(keys *AdapterKeys, k, n *yaml.Node) {
 				valid = append(valid, a.name)
 			}
 		}
-		r.at(k, "unknown key %q%s", "adapter."+name, didYouMean(name, valid))
+		r.at(k, "unknown key %q%s", "adapter."+name, nearest.DidYouMean(name, valid))
 		return
 	}
 	if n.Kind == yaml.AliasNode {

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/hubtool/hubtool/internal/nearest"
 )
 
 // streams are the program's only doors to its caller, so that a test needs no process.
@@ -180,7 +182,7 @@ func (v *choiceValue) Set(s string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("must be one of %s%s", strings.Join(v.allowed, ", "), didYouMean(s, v.allowed))
+	return fmt.Errorf("must be one of %s%s", strings.Join(v.allowed, ", "), nearest.DidYouMean(s, v.allowed))
 }
 
 // envBool reads a boolean as the Python client does: 1, on, yes and true in any case.

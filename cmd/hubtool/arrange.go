@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/hubtool/hubtool/internal/nearest"
 )
 
 // arrange checks a whole command line and puts it into the one order that urfave/cli understands:
@@ -109,7 +111,7 @@ func (a *arranger) enter(word string, commands []*cli.Command) bool {
 			return true
 		}
 	}
-	advice := didYouMean(word, commandNames(commands))
+	advice := nearest.DidYouMean(word, commandNames(commands))
 	if advice == "" && a.cmd != nil {
 		advice = ", there is: " + strings.Join(commandNames(commands), ", ")
 	}
@@ -123,7 +125,7 @@ func (a *arranger) flag(arg string, rest []string) []string {
 	f := a.find(strings.TrimLeft(written, "-"))
 	switch {
 	case f == nil:
-		a.problem("unknown flag %q%s", written, didYouMean(written, a.flagNames()))
+		a.problem("unknown flag %q%s", written, nearest.DidYouMean(written, a.flagNames()))
 		return rest
 	case hasValue:
 	case isSwitch(f):

@@ -306,18 +306,6 @@ func TestEveryKeyIsAFlag(t *testing.T) {
 	}
 }
 
-func TestNearest(t *testing.T) {
-	valid := []string{"learning_rate", "lr_scheduler_type", "seed", "max_steps", "r"}
-	for name, want := range map[string]string{
-		"lerning_rate": "learning_rate", "learning-rate": "learning_rate", "LEARNING_RATE": "learning_rate", "laerning_rate": "learning_rate",
-		"sede": "seed", "max_step": "max_steps", "warmup": "",
-	} {
-		if got := nearest(name, valid); got != want {
-			t.Errorf("nearest(%q) = %q, want %q", name, got, want)
-		}
-	}
-}
-
 // What decides the bytes of a run is compared where one is resumed: every key is in train.Config, which
 // looks after itself, in recipeKeys, compared by what it leads to, or here.
 func TestRecipeHasEveryKey(t *testing.T) {

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/hubtool/hubtool/internal/nearest"
 )
 
 // configReader fills structs from YAML nodes and gathers everything that is wrong, where package
@@ -115,7 +117,7 @@ func suggestKey(name string, neighbours map[string]reflect.Value) string {
 	for n := range neighbours {
 		near = append(near, n)
 	}
-	if s := didYouMean(name, near); s != "" {
+	if s := nearest.DidYouMean(name, near); s != "" {
 		return s
 	}
 	full := map[string]string{}
@@ -129,7 +131,7 @@ func suggestKey(name string, neighbours map[string]reflect.Value) string {
 	for n := range full {
 		last = append(last, n)
 	}
-	if n := nearest(name, last); n != "" {
+	if n := nearest.Name(name, last); n != "" {
 		return fmt.Sprintf(", did you mean %q?", full[n])
 	}
 	return ""

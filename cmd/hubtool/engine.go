@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/hubtool/hubtool/hub"
+	"github.com/hubtool/hubtool/internal/nearest"
 	"github.com/hubtool/hubtool/model/engine"
 	"github.com/hubtool/hubtool/model/engine/install"
 )
@@ -95,7 +96,7 @@ func (e *env) installEngine(ctx context.Context, what, from string) error {
 	ext := filepath.Ext(what)
 	switch {
 	case !named && ext != ".whl" && ext != ".so":
-		return usage("reading the command line", fmt.Sprintf("ENGINE is %q, but must be cpu, cuda12, cuda13, or a .whl or .so file%s", what, didYouMean(what, []string{"cpu", "cuda12", "cuda13"})))
+		return usage("reading the command line", fmt.Sprintf("ENGINE is %q, but must be cpu, cuda12, cuda13, or a .whl or .so file%s", what, nearest.DidYouMean(what, []string{"cpu", "cuda12", "cuda13"})))
 	case from != "" && ext == ".so":
 		return usage("reading the command line", "--from does nothing with a .so file")
 	case named && from == "" && envBool("HF_HUB_OFFLINE"):

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/hubtool/hubtool/internal/nearest"
 )
 
 //go:embed recipes/*.yaml
@@ -35,7 +37,7 @@ func recipeNames() []string {
 func recipe(name string) ([]byte, error) {
 	text, err := recipeFiles.ReadFile("recipes/" + name + ".yaml")
 	if err != nil {
-		return nil, usage("choosing a recipe", fmt.Sprintf("%q is none of %s%s", name, strings.Join(recipeNames(), ", "), didYouMean(name, recipeNames())))
+		return nil, usage("choosing a recipe", fmt.Sprintf("%q is none of %s%s", name, strings.Join(recipeNames(), ", "), nearest.DidYouMean(name, recipeNames())))
 	}
 	return text, nil
 }

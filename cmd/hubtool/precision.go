@@ -6,6 +6,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/hubtool/hubtool/internal/nearest"
 	"github.com/hubtool/hubtool/model"
 	"github.com/hubtool/hubtool/model/engine"
 )
@@ -28,7 +29,7 @@ func (e *env) precision(text string, eng *engine.Engine) (model.Precision, error
 		return e.autoPrecision(model.BFloat16, eng), nil
 	case !ok:
 		known := []string{"fp32", "fp16", "bf16", "auto"}
-		return "", usage("reading the command line", fmt.Sprintf("--precision is %q, but must be fp32, fp16, bf16 or auto%s", text, didYouMean(text, known)))
+		return "", usage("reading the command line", fmt.Sprintf("--precision is %q, but must be fp32, fp16, bf16 or auto%s", text, nearest.DidYouMean(text, known)))
 	case p != model.Float32 && eng.IsGo():
 		return "", usage("reading the command line", fmt.Sprintf("--precision is %s, but the Go engine computes in float32: set it to auto or fp32", text))
 	}

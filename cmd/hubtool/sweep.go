@@ -16,6 +16,7 @@ import (
 
 	"github.com/hubtool/hubtool/adapters/train"
 	"github.com/hubtool/hubtool/format"
+	"github.com/hubtool/hubtool/internal/nearest"
 )
 
 func (e *env) sweepCommand() *cli.Command {
@@ -171,7 +172,7 @@ func (e *env) sweepAxes(path string, vary []string) (*Config, []axis, error) {
 			for key := range keys {
 				names = append(names, key)
 			}
-			problems = append(problems, fmt.Sprintf("sweep: unknown key %q%s", a.key, didYouMean(a.key, names)))
+			problems = append(problems, fmt.Sprintf("sweep: unknown key %q%s", a.key, nearest.DidYouMean(a.key, names)))
 		case a.key == "training.output_dir" || a.key == "training.resume_from_checkpoint" || a.key == "training.hub_model_id":
 			problems = append(problems, fmt.Sprintf("sweep: %s cannot be varied: every run has a folder of its own", a.key))
 		case seen[a.key]:

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/hubtool/hubtool/internal/nearest"
 )
 
 // What a caller may test with errors.Is. The first four mean that the user named something that is not there, and
@@ -56,44 +58,9 @@ func damaged(format string, args ...any) error {
 // notFound words "no such X" errors: what was asked for, what is there, and what was probably meant.
 func notFound(sentinel error, asked string, have []string) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%q", asked)
-	if near := nearest(asked, have); near != "" {
-		fmt.Fprintf(&b, ", did you mean %q?", near)
-	}
+	fmt.Fprintf(&b, "%q%s", asked, nearest.DidYouMean(asked, have))
 	if len(have) > 0 {
 		fmt.Fprintf(&b, " (there is: %s)", strings.Join(have, ", "))
 	}
 	return fmt.Errorf("%w: %s", sentinel, b.String())
-}
-
-// nearest returns the candidate with the smallest edit distance to name, or "" when more than half of name, or all of it,
-// would have to change. Two letters exchanged count two.
-func nearest(name string, candidates []string) string {
-	best, bestDistance := "", min(max(2, len(name)/2)+1, len(name))
-	for _, c := range candidates {
-		if d := editDistance(strings.ToLower(name), strings.ToLower(c)); d < bestDistance {
-			best, bestDistance = c, d
-		}
-	}
-	return best
-}
-
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			substitute := diagonal
-			if a[i] != b[j] {
-				substitute++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(substitute, diagonal+1, row[j]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/hubtool/hubtool/internal/nearest"
 )
 
 // Defaults completes a pipeline with what the model's image processor says: Normalize without
@@ -90,7 +92,7 @@ func (p *pipelineParser) step(name string, value any) []error {
 		a.set(value, "mean", "std")
 		p.setNormalize(a)
 	case !known:
-		a.failf("unknown name; did you mean %s? (known: %s)", nearestName(name), strings.Join(transformNames(), ", "))
+		a.failf("unknown name%s (known: %s)", nearest.DidYouMean(name, transformNames()), strings.Join(transformNames(), ", "))
 	case p.tensor:
 		a.failf("only Normalize, MixUp and CutMix may follow ToTensor; move it in front")
 	default:
@@ -118,30 +120,4 @@ func (p *pipelineParser) setNormalize(a *arguments) {
 
 func transformNames() []string {
 	return append(slices.Sorted(maps.Keys(builders)), "ToTensor", "Normalize", "MixUp", "CutMix")
-}
-
-// nearestName is the known name with the smallest edit distance, letter case aside.
-func nearestName(name string) string {
-	return slices.MinFunc(transformNames(), func(a, b string) int { return editDistance(name, a) - editDistance(name, b) })
-}
-
-// editDistance counts the bytes to insert, delete or replace.
-func editDistance(a, b string) int {
-	a, b = strings.ToLower(a), strings.ToLower(b)
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost = 1 + min(diagonal, row[j], row[j+1])
-			}
-			diagonal, row[j+1] = row[j+1], cost
-		}
-	}
-	return row[len(b)]
 }

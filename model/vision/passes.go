@@ -115,9 +115,9 @@ func verticalNarrow(out, in []uint8, stride int, weights []int32) {
 	}
 }
 
-// nearest picks the pixel under each output centre. Pillow adds the positions up step by step,
+// pickNearest picks the pixel under each output centre. Pillow adds the positions up step by step,
 // and its rounding errors decide ties, so this does too.
-func nearest(dst, src plane, inW, inH, w, h int, part image.Rectangle) {
+func pickNearest(dst, src plane, inW, inH, w, h int, part image.Rectangle) {
 	columns := positions(inW, w)[part.Min.X:part.Max.X]
 	for y, from := range positions(inH, h)[part.Min.Y:part.Max.Y] {
 		in, out := src.at(0, from), dst.at(0, y)

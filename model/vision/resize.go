@@ -36,7 +36,7 @@ func resizePart(v view, from image.Rectangle, w, h int, f Filter, part image.Rec
 	dst := plane{out.Pix, 3 * out.Width, image.Point{}}
 	inW, inH := from.Dx(), from.Dy()
 	if f == Nearest {
-		nearest(dst, src, inW, inH, w, h, part)
+		pickNearest(dst, src, inW, inH, w, h, part)
 		return out
 	}
 	k, ok := kernels[f]

@@ -307,7 +307,7 @@ func TestParsePipelineErrors(t *testing.T) {
 		step any
 		want string
 	}{
-		{map[string]any{"RandomResizeCrop": 224}, "unknown name; did you mean RandomResizedCrop?"},
+		{map[string]any{"RandomResizeCrop": 224}, `unknown name, did you mean "RandomResizedCrop"?`},
 		{map[string]any{"Resize": map[string]any{"size": 8, "colour": 1}}, `unknown argument "colour"`},
 		{map[string]any{"Resize": "big"}, "size is big"},
 		{map[string]any{"Resize": 0}, "size is 0"},
@@ -358,7 +358,7 @@ func TestParsePipelineReportsAll(t *testing.T) {
 		t.Fatal("no error")
 	}
 	for _, want := range []string{
-		"reading transform 1, Rezise: unknown name; did you mean Resize?", "transform 2: want a name",
+		`reading transform 1, Rezise: unknown name, did you mean "Resize"?`, "transform 2: want a name",
 		"transform 4, Grayscale: only Normalize, MixUp and CutMix may follow ToTensor", "mean is [0.5 0.4]", "must not contain 0", "there are two of it",
 	} {
 		if !strings.Contains(err.Error(), want) {

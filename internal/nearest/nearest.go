@@ -1,4 +1,5 @@
-package main
+// Package nearest finds the name that somebody meant who wrote another one.
+package nearest
 
 import (
 	"fmt"
@@ -6,18 +7,17 @@ import (
 	"strings"
 )
 
-// didYouMean is the tail of a message about an unknown name: the nearest valid one, or nothing
-// where none is near.
-func didYouMean(name string, valid []string) string {
-	if n := nearest(name, valid); n != "" {
+// DidYouMean is the tail of a message about an unknown name: the nearest valid one, or nothing where none is near.
+func DidYouMean(name string, valid []string) string {
+	if n := Name(name, valid); n != "" {
 		return fmt.Sprintf(", did you mean %q?", n)
 	}
 	return ""
 }
 
-// nearest returns the valid name that was most likely meant, or "" if none is close: a third of
-// the letters may be wrong, and case and the kind of dash do not count.
-func nearest(name string, valid []string) string {
+// Name returns the valid name that was most likely meant, or "" if none is close: a third of the letters may be
+// wrong, and case and the kind of dash do not count.
+func Name(name string, valid []string) string {
 	plain := func(s string) string { return strings.ReplaceAll(strings.ToLower(s), "_", "-") }
 	best, distance := "", max(1, len(name)/3)+1
 	for _, candidate := range slices.Sorted(slices.Values(valid)) {
