@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"math"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -46,11 +48,24 @@ type ModelConfig struct {
 func ReadModelConfig(dir string) (*ModelConfig, error) {
 	path := filepath.Join(dir, ModelConfigFile)
 	raw, err := readConfig(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, adapter := os.Stat(filepath.Join(dir, AdapterConfigFile)); adapter == nil {
+			return nil, at("reading", path, fmt.Errorf("%w; an adapter is there, not a whole model", fs.ErrNotExist))
+		}
+	}
 	if err != nil {
-		return nil, err
+		return nil, notInFile(dir, err)
 	}
 	c, err := newModelConfig(raw)
 	return c, at("reading", path, err)
+}
+
+// notInFile says it where a configuration was looked for inside of a file.
+func notInFile(dir string, err error) error {
+	if info, statErr := os.Stat(dir); statErr == nil && !info.IsDir() {
+		return &Error{Op: "opening", Path: dir, Kind: ErrUnsupported, Err: errors.New("this is a file, but models and adapters are folders with a configuration")}
+	}
+	return err
 }
 
 // ParseModelConfig reads the text of a config.json.

@@ -93,7 +93,7 @@ func ReadAdapterConfig(dir string) (*AdapterConfig, error) {
 	path := filepath.Join(dir, AdapterConfigFile)
 	text, err := readCapped(path, maxConfigBytes)
 	if err != nil {
-		return nil, err
+		return nil, notInFile(dir, err)
 	}
 	c, err := ParseAdapterConfig(text)
 	return c, at("reading", path, err)

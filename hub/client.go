@@ -65,7 +65,7 @@ func WithEndpoint(endpoint string) Option {
 // finds it: $HF_TOKEN, then the token file.
 func WithToken(token string) Option {
 	return func(o *options) error {
-		o.token, o.tokenSource, o.hasToken = cleanToken(token), "the given token", true
+		o.token, o.tokenSource, o.hasToken = cleanToken(token), "the caller", true
 		return nil
 	}
 }

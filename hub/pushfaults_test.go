@@ -446,7 +446,7 @@ func TestWhoAmI(t *testing.T) {
 		t.Errorf("%+v, %v", u, err)
 	}
 	_, err = r.client(hub.WithToken("hf_wrongwrongwrong")).WhoAmI(context.Background())
-	wantErr(t, err, hub.ErrAuth, "the given token")
+	wantErr(t, err, hub.ErrAuth, "the caller")
 	_, err = r.client(hub.WithToken("")).WhoAmI(context.Background())
 	wantErr(t, err, hub.ErrAuth, "log in")
 }

@@ -32,6 +32,9 @@ func walk(root string, opts PushOptions) ([]*upload, error) {
 		return nil, err
 	}
 	prefix := strings.Trim(path.Clean("/"+filepath.ToSlash(opts.PathInRepo)), "/")
+	if slices.Contains(strings.Split(filepath.ToSlash(opts.PathInRepo), "/"), "..") {
+		return nil, fmt.Errorf("%w: path in the repository %q has a ..", ErrInvalid, opts.PathInRepo)
+	}
 	if info.Mode().IsRegular() {
 		if prefix == "" || strings.HasSuffix(opts.PathInRepo, "/") {
 			prefix = path.Join(prefix, filepath.Base(root))

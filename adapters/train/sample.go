@@ -89,7 +89,10 @@ func (l *Loader) sample(epoch, i int, pixels []byte) (label int32, err error) {
 }
 
 func (l *Loader) checkLabel(label int) error {
-	if label < 0 || label >= l.Classes {
+	if label < 0 {
+		return errors.New("it has no label")
+	}
+	if label >= l.Classes {
 		return fmt.Errorf("its label is %d, but there are %d classes", label, l.Classes)
 	}
 	return nil

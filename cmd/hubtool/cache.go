@@ -237,7 +237,7 @@ func (e *env) cacheRemove(c *cli.Context, plan func(*hub.CacheReport) (*hub.Remo
 		freed += one.Size
 	}
 	if !dry && !(removal.Empty() && len(images) == 0) {
-		if err := e.confirm(c.Bool("yes"), "remove %d repositories, %d revisions and %d files of images, %s", len(removal.Repos), len(removal.Revisions), len(images), byteSize(freed)); err != nil {
+		if err := e.confirm(c.Bool("yes"), "remove %s, %s", whatGoes(removal, len(images)), byteSize(freed)); err != nil {
 			return err
 		}
 		if err := removal.Run(); err != nil {
@@ -263,6 +263,26 @@ func (e *env) cacheRemove(c *cli.Context, plan func(*hub.CacheReport) (*hub.Remo
 		}
 		fmt.Fprintf(w, "%s %s\n", verb, byteSize(freed))
 	}, map[string]any{"removed": !dry, "repos": orEmpty(removal.Repos), "revisions": orEmpty(removal.Revisions), "images": names, "bytes_freed": freed})
+}
+
+// whatGoes counts what a removal takes away.
+func whatGoes(removal *hub.Removal, images int) string {
+	var parts []string
+	for _, p := range []struct {
+		n         int
+		one, many string
+	}{{len(removal.Repos), "repository", "repositories"}, {len(removal.Revisions), "revision", "revisions"}, {images, "file of images", "files of images"}} {
+		switch {
+		case p.n == 1:
+			parts = append(parts, "1 "+p.one)
+		case p.n > 1:
+			parts = append(parts, fmt.Sprintf("%d %s", p.n, p.many))
+		}
+	}
+	if len(parts) == 0 {
+		return "what unfinished downloads left"
+	}
+	return strings.Join(parts, ", ")
 }
 
 // confirm asks on a terminal. Elsewhere --yes must have been given.

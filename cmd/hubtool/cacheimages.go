@@ -106,6 +106,9 @@ func (e *env) planRemoval(c *cli.Context, found *hub.CacheReport) (*hub.Removal,
 		return nil, nil, fmt.Errorf("removing %q from the cache: %w", name, os.ErrNotExist)
 	}
 	removal, err := found.PlanRemoval(targets...)
+	if err != nil {
+		err = withHint(err, "\"hubtool cache ls\" lists what is there; a data set is hf://datasets/owner/name")
+	}
 	return removal, images, err
 }
 
@@ -129,5 +132,11 @@ func (e *env) removeImages(entries []dataset.CacheEntry) (removed []dataset.Cach
 // textFlag is a flag of any type that reads itself from text.
 type textFlag struct{ to encoding.TextUnmarshaler }
 
-func (f textFlag) String() string        { return "" }
-func (f textFlag) Set(text string) error { return f.to.UnmarshalText([]byte(text)) }
+func (f textFlag) String() string { return "" }
+
+func (f textFlag) Set(text string) error {
+	if err := f.to.UnmarshalText([]byte(text)); err != nil {
+		return fmt.Errorf("must be %w", err) // as errors of settings are worded, see setValue
+	}
+	return nil
+}

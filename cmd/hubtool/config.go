@@ -99,6 +99,9 @@ func (e *env) loadConfig(path string) (*Config, error) {
 	if path != "" {
 		text, err := os.ReadFile(path)
 		if err != nil {
+			if info, statErr := os.Stat(path); statErr == nil && info.IsDir() {
+				return nil, usage("reading the command line", fmt.Sprintf("CONFIG %q is a folder, but must be a YAML or JSON file", path))
+			}
 			return nil, fmt.Errorf("reading the config: %w", err)
 		}
 		if err := r.file(cfg, path, text); err != nil {

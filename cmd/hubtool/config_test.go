@@ -266,7 +266,7 @@ func TestConfigProblems(t *testing.T) {
 
 func TestConfigTransformProblems(t *testing.T) {
 	_, err := readConfig(t, "c.yaml", small+"transforms: {train: [ToTensr], eval: 3}\nzzz: 1\n")
-	for _, want := range []string{`unknown key "zzz"`, "transforms.train: ", "did you mean ToTensor?", "transforms.eval: "} {
+	for _, want := range []string{`unknown key "zzz"`, "transforms.train: ", "did you mean \"ToTensor\"?", "transforms.eval: "} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v lacks %q", err, want)
 		}

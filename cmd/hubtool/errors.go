@@ -57,9 +57,9 @@ var outcomes = []outcome{
 	{dataset.ErrColumn, 3, "column-not-found", ""},
 	{dataset.ErrClass, 3, "class-not-found", ""},
 	{dataset.ErrNoData, 3, "data-not-found", "a repository with a script has its data in the Hub's conversion: REF@refs/convert/parquet"},
-	{dataset.ErrDamaged, 6, "damaged-file", "pull again with --force"},
+	{dataset.ErrDamaged, 6, "damaged-file", "mend the file or get it again; what was pulled comes again with \"hubtool pull REF --force\""},
 	{dataset.ErrUnsupported, 6, "unsupported-file", ""},
-	{format.ErrDamaged, 6, "damaged-file", "pull again with --force"},
+	{format.ErrDamaged, 6, "damaged-file", "get the file again; what was pulled comes again with \"hubtool pull REF --force\""},
 	{format.ErrUnsupported, 6, "unsupported-file", ""},
 	{format.ErrConfig, 6, "malformed-config", ""},
 	{adapters.ErrBaseNonFinite, 6, "not-finite", "--allow-nonfinite-base merges all the same"},
@@ -75,6 +75,11 @@ var outcomes = []outcome{
 	{train.ErrDiverged, 1, "diverged", "try a smaller learning rate, or a warm-up"},
 
 	{syscall.ENOSPC, 1, "no-space", "free some space, or choose another folder"},
+	{syscall.EADDRINUSE, 1, "address-in-use", "another program listens there: choose another address"},
+	{syscall.ENOTDIR, 1, "not-a-folder", "a file is where a folder is needed"},
+	{syscall.EISDIR, 1, "is-a-folder", "name a file"},
+	{os.ErrPermission, 1, "no-permission", "change the permissions, or choose another place"},
+	{os.ErrExist, 1, "exists", "choose another name"},
 	{os.ErrNotExist, 3, "not-found", ""},
 }
 

@@ -119,19 +119,43 @@ func (e *env) evaluate(ctx context.Context, m contender, rows *dataset.Rows, o e
 	return result, nil
 }
 
-// sameClasses numbers the classes of rows as the model does, and leaves images of classes out that it does not know. A
-// model with other names, such as LABEL_0, is taken to have the data set's numbers.
+// sameClasses numbers the classes of rows as the model does, by their names, and leaves images of classes out that it does
+// not know. Where no name is the same, as with LABEL_0, the data set's numbers are taken to be the model's.
 func (e *env) sameClasses(rows *dataset.Rows, labels []string) (*dataset.Rows, error) {
 	have := rows.ClassNames()
-	unknown := func(label string) bool { return !slices.Contains(have, label) }
-	if slices.Equal(have, labels) || slices.ContainsFunc(labels, unknown) {
+	switch {
+	case slices.Equal(have, labels):
+		return rows, nil
+	case !slices.ContainsFunc(have, func(name string) bool { return slices.Contains(labels, name) }):
+		if !numbered(have) && !numbered(labels) {
+			e.note("no class has the same name in the model (%s) and the data set (%s): they are compared by their numbers", few(labels), few(have))
+		}
 		return rows, nil
 	}
-	same, err := rows.OnlyClasses(labels)
-	if err == nil && same.Len() < rows.Len() {
-		e.note("%d images are of classes that the model does not have: they are left out", rows.Len()-same.Len())
+	same := rows.NumberedAs(labels)
+	if same.Len() == 0 {
+		return nil, fmt.Errorf("%w: none of the %d images is of a class that the model has (%s)", dataset.ErrClass, rows.Len(), few(labels))
 	}
-	return same, err
+	if left := rows.Len() - same.Len(); left > 0 {
+		e.note("%d images are of classes that the model does not have: they are left out", left)
+	}
+	return same, nil
+}
+
+var bareNumber = regexp.MustCompile(`^(LABEL_)?[0-9]+$`)
+
+// numbered tells whether classes have no names beyond their numbers.
+func numbered(classes []string) bool {
+	return !slices.ContainsFunc(classes, func(name string) bool { return !bareNumber.MatchString(name) })
+}
+
+// few names the first of many.
+func few(names []string) string {
+	const enough = 4
+	if len(names) > enough {
+		return strings.Join(names[:enough], ", ") + " …"
+	}
+	return strings.Join(names, ", ")
 }
 
 func (r evaluation) text(w io.Writer) {

@@ -196,7 +196,7 @@ func (e *env) mergeInputs(ctx context.Context, refs []string, base string) (in m
 			return in, err
 		}
 		if itsBase == "" {
-			return in, withHint(fmt.Errorf("opening the adapter %q: it has no %s: %w", name, format.AdapterConfigFile, fs.ErrNotExist), "merge takes adapters, and the base with --base")
+			return in, withHint(fmt.Errorf("opening the adapter %q: it has no %s: %w", name, format.AdapterConfigFile, fs.ErrNotExist), "ADAPTER is an adapter; a base is named with --base")
 		}
 		if i == 0 {
 			in.base = itsBase

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/urfave/cli/v2"
 
@@ -101,9 +102,12 @@ func (e *env) unpack(c *cli.Context) error {
 	if name != "-" {
 		f, err := os.Open(name)
 		if err != nil {
-			return fmt.Errorf("unpacking: %w", err)
+			return fmt.Errorf("unpacking %q: %w", name, cause(err))
 		}
 		defer f.Close()
+		if info, err := f.Stat(); err == nil && info.IsDir() {
+			return fmt.Errorf("unpacking %q: %w", name, syscall.EISDIR)
+		}
 		in = f
 	}
 	client, err := e.client()
@@ -111,6 +115,9 @@ func (e *env) unpack(c *cli.Context) error {
 		return err
 	}
 	snaps, err := client.Unpack(c.Context, in)
+	if errors.Is(err, hub.ErrDamaged) {
+		return withHint(err, "copy the bundle again, or make it again with \"hubtool pack\"")
+	}
 	if err != nil {
 		return err
 	}

@@ -165,7 +165,11 @@ func (e *env) predict(ctx context.Context, ref string, images []string, o predic
 		}
 	}
 	if len(unreadable) > 0 {
-		return &problemError{is: dataset.ErrDamaged, doing: "predicting", problems: unreadable, hint: "the other images are classified"}
+		broken := &problemError{is: dataset.ErrDamaged, doing: "predicting", problems: unreadable}
+		if len(unreadable) < len(todo) {
+			broken.hint = "the other images are classified"
+		}
+		return broken
 	}
 	return nil
 }

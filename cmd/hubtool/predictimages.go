@@ -141,10 +141,9 @@ func isURL(s string) bool { return strings.HasPrefix(s, "http://") || strings.Ha
 
 func imagesIn(dir string) ([]string, error) {
 	var found []string
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		ext := strings.ToLower(filepath.Ext(path))
-		if err == nil && !d.IsDir() && ext != ".parquet" && slices.Contains(dataExtensions, ext) {
-			found = append(found, path)
+	err := walkFolder(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() && slices.Contains(imageExtensions, strings.ToLower(filepath.Ext(path))) {
+			found = append(found, filepath.Clean(path))
 		}
 		return err
 	})

@@ -88,6 +88,9 @@ func (e *env) pull(c *cli.Context, opts hub.PullOptions) error {
 	if err != nil {
 		return err
 	}
+	if len(snap.Files) == 0 && len(opts.Include)+len(opts.Exclude) > 0 {
+		return withHint(fmt.Errorf("pulling %q: %w: no name fits --include and --exclude", r, hub.ErrEntry), "\"hubtool pull %s --dry-run\" lists the files", r)
+	}
 	path := snap.Dir
 	if len(opts.Files) == 1 && len(snap.Files) == 1 && snap.Files[0].Name == opts.Files[0] {
 		path = snap.Files[0].Path

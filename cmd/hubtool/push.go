@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -56,6 +57,9 @@ func (e *env) push(c *cli.Context, opts hub.PushOptions) error {
 		return err
 	}
 	commit, err := client.Push(c.Context, r, path, opts)
+	if errors.Is(err, hub.ErrOffline) {
+		return withHint(err, "pushing needs the Hub: run it without --offline and HF_HUB_OFFLINE")
+	}
 	if err != nil {
 		return err
 	}

@@ -41,6 +41,8 @@ func (e *env) reference(ref string, want hub.RepoType) (reference, error) {
 		return reference{path: ref}, nil
 	case err == nil && repoErr != nil:
 		return reference{}, fmt.Errorf("finding the %s %q: the path holds none, and a repository is owner/name: %w", want, ref, fs.ErrNotExist)
+	case err == nil:
+		e.note("the local %q holds no %s: looking for the repository", ref, want)
 	case repoErr != nil && errors.Is(err, fs.ErrNotExist) && strings.Count(ref, "/") > 1:
 		return reference{}, fmt.Errorf("finding the %s %q: %w; nor is it owner/name", want, ref, cause(err))
 	}
@@ -65,10 +67,11 @@ func isPath(ref string) bool {
 // modelFiles mark a folder as a model or an adapter.
 var modelFiles = []string{"config.json", "adapter_config.json", "model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors"}
 
+// imageExtensions are those of the images that predict takes from a folder.
+var imageExtensions = []string{".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+
 // dataExtensions mark a folder, or one below it, as a data set.
-var dataExtensions = []string{
-	".parquet", ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".tar", ".gz", ".bz2", ".zip", ".csv", ".tsv", ".jsonl",
-}
+var dataExtensions = append([]string{".parquet", ".tar", ".gz", ".bz2", ".zip", ".csv", ".tsv", ".jsonl"}, imageExtensions...)
 
 func holds(path string, info fs.FileInfo, want hub.RepoType) bool {
 	if !info.IsDir() {
@@ -81,7 +84,7 @@ func holds(path string, info fs.FileInfo, want hub.RepoType) bool {
 		})
 	}
 	found := false
-	_ = filepath.WalkDir(path, func(path string, d fs.DirEntry, err error) error {
+	_ = walkFolder(path, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && slices.Contains(dataExtensions, strings.ToLower(filepath.Ext(path))) {
 			found = true
 			return fs.SkipAll
@@ -89,6 +92,11 @@ func holds(path string, info fs.FileInfo, want hub.RepoType) bool {
 		return nil // what cannot be read here is reported by whoever reads it
 	})
 	return found
+}
+
+// walkFolder is filepath.WalkDir for a folder that may itself be a link to one.
+func walkFolder(dir string, visit fs.WalkDirFunc) error {
+	return filepath.WalkDir(dir+string(filepath.Separator), visit)
 }
 
 // model returns the local path of a model or adapter: REF itself, or the snapshot of a repository,

@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/hubtool/hubtool/adapters/train"
+	"github.com/hubtool/hubtool/format/dataset"
 )
 
 func (e *env) trainCommand() *cli.Command {
@@ -121,19 +122,24 @@ func continueHint(ctx context.Context, p *plan, err error) string {
 		return "give the settings of that run, or " + fromAdapter
 	case errors.Is(err, train.ErrOtherFormat):
 		return fromAdapter
-	case listErr != nil || len(saved) == 0:
-		if diverged {
-			return "nothing was saved yet: begin again with a smaller learning rate, or a warm-up"
-		}
-		return "nothing was saved yet: run the same command to begin again"
+	case diverged && len(saved) == 0:
+		return "nothing was saved yet: begin again with a smaller learning rate, or a warm-up"
 	case diverged:
 		return fmt.Sprintf("%q is good: start from it with --training.init-adapter %s, a smaller --learning-rate and another --out", saved[len(saved)-1], saved[len(saved)-1])
-	case ctx.Err() != nil:
-		return fmt.Sprintf("%q is saved: run the same command with --resume to go on", saved[len(saved)-1])
-	case errors.Is(err, syscall.ENOSPC):
-		return fmt.Sprintf("%q is saved: free some space, then run the same command with --resume", saved[len(saved)-1])
 	}
-	return fmt.Sprintf("%q is saved: mend the cause, then run the same command with --resume", saved[len(saved)-1])
+	first := "mend the cause, then "
+	switch {
+	case ctx.Err() != nil:
+		first = ""
+	case errors.Is(err, syscall.ENOSPC):
+		first = "free some space, then "
+	case errors.Is(err, dataset.ErrDamaged) && !p.config.Dataset.SkipBroken:
+		first = "mend the file, or leave such images out with --skip-broken; then "
+	}
+	if listErr != nil || len(saved) == 0 {
+		return "nothing was saved yet: " + first + "run the same command to begin again"
+	}
+	return fmt.Sprintf("%q is saved: %srun the same command with --resume to go on", saved[len(saved)-1], first)
 }
 
 // trainingEvents shows a run's progress.

@@ -66,6 +66,9 @@ func (e *env) plan(ctx context.Context, cfg *Config, dryRun bool) (p *plan, err 
 			c.Close()
 		}
 	}()
+	if len(c.Labels) == 1 {
+		e.note("all images are of one class, %q: there is nothing to tell apart", c.Labels[0])
+	}
 	a, err := e.newAdapter(ctx, cfg, c)
 	if err != nil {
 		return nil, err
@@ -117,6 +120,9 @@ func (e *env) plan(ctx context.Context, cfg *Config, dryRun bool) (p *plan, err 
 	}
 	if p.job.Resume, err = resumeFrom(t); err != nil || dryRun {
 		return p, err
+	}
+	if saved, listErr := train.Checkpoints(t.OutputDir); listErr == nil && len(saved) > 0 && p.job.Resume == "" {
+		e.note("%q has checkpoints of an earlier run, which stay there: --resume goes on with the newest", t.OutputDir)
 	}
 	if p.job.Recipe, err = p.recipe(trainRows, evalRows); err != nil {
 		return nil, err
@@ -204,7 +210,9 @@ func (e *env) rows(ctx context.Context, p *plan) (trainRows, evalRows *dataset.R
 		evalRows, err = selectRows(ds, d.EvalSplit, d.Classes)
 	case d.TestSize > 0:
 		p.evalSplit = fmt.Sprintf("%v of %s", d.TestSize, d.TrainSplit)
-		trainRows, evalRows, err = trainRows.TrainTestSplit(d.TestSize, p.config.Training.Seed)
+		if trainRows, evalRows, err = trainRows.TrainTestSplit(d.TestSize, p.config.Training.Seed); err != nil {
+			err = usage("reading the settings", "dataset.test_size: "+err.Error())
+		}
 	}
 	if d.Streaming && trainRows != nil {
 		trainRows = trainRows.InFileOrder() // what was held out comes from all over the split

@@ -11,6 +11,7 @@ import (
 	"github.com/hubtool/hubtool/adapters"
 	"github.com/hubtool/hubtool/adapters/train"
 	"github.com/hubtool/hubtool/format"
+	"github.com/hubtool/hubtool/format/dataset"
 	"github.com/hubtool/hubtool/model"
 	"github.com/hubtool/hubtool/model/vision"
 )
@@ -223,7 +224,7 @@ func (e *env) compareOnImages(ctx context.Context, base, adapter, merged, images
 			}
 			img, err := classifiers[0].Processor.Load(data, vision.Rand(0, 0, done+i))
 			if err != nil {
-				return nil, fmt.Errorf("reading the image %q: %w", file, err)
+				return nil, &problemError{is: dataset.ErrDamaged, doing: "reading images", problems: []string{fmt.Sprintf("%q: %v", file, err)}, hint: "name a folder of sound images with --images"}
 			}
 			pixels = append(pixels, img.Pix...)
 		}

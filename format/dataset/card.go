@@ -72,7 +72,7 @@ func readCard(dir string) (*card, error) {
 			text = m[2]
 		}
 		if err := yaml.Load(text, &raw); err != nil {
-			return nil, fmt.Errorf("reading the metadata of %q: %w", path, err)
+			return nil, fileError(path, damaged("its metadata is not valid YAML: %w", err))
 		}
 	}
 	c := &card{infos: map[string]info{}}

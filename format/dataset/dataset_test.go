@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -183,7 +184,7 @@ func TestErrors(t *testing.T) {
 		{
 			name:  "class twice",
 			files: map[string]string{"README.md": readme("dataset_info:\n  features:\n  - name: image\n    dtype: image\n  - name: label\n    dtype:\n      class_label:\n        names: [a, b, a]"), "a.parquet": threeClasses},
-			kind:  ErrColumn, text: []string{`"a" occurs twice`},
+			kind:  ErrDamaged, text: []string{`"a" occurs twice`},
 		},
 		{name: "no parquet", files: map[string]string{"a.parquet": "PAR1 and then nothing"}, kind: ErrDamaged, text: []string{"a.parquet"}},
 		{name: "no zip", files: map[string]string{"a.zip": "PK"}, kind: ErrDamaged, text: []string{"a.zip"}},
@@ -563,9 +564,13 @@ func TestOnlyClasses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	as := two.NumberedAs([]string{"cat", "seven", "one"}) // a model may know classes that are not there
 	part, _, err := two.TrainTestSplit(0.5, 1)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if names := as.ClassNames(); as.Len() != counts[7] || as.Label(0) != 1 || !slices.Equal(names, []string{"cat", "seven", "one"}) {
+		t.Errorf("numbered as another model: %d rows, the first of class %d of %q; want %d of class 1", as.Len(), as.Label(0), names, counts[7])
 	}
 	for _, test := range []struct {
 		rows   *Rows

@@ -27,7 +27,7 @@ func newLabelCoder(names []string) (*labelCoder, error) {
 	c := &labelCoder{names, make(map[string]int, len(names))}
 	for i, name := range names {
 		if _, twice := c.byName[name]; twice {
-			return nil, fmt.Errorf("%w: the class name %q occurs twice", ErrColumn, name)
+			return nil, damaged("the class name %q occurs twice", name)
 		}
 		c.byName[name] = i
 	}

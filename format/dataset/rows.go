@@ -48,19 +48,32 @@ func (r *Rows) ClassNames() []string {
 // data set is as if it had no others. Unknown names, names given twice and a selection without rows are errors, ErrClass.
 func (r *Rows) OnlyClasses(names []string) (*Rows, error) {
 	have := r.ClassNames()
-	subset := &classSubset{names: slices.Clone(names), code: slices.Repeat([]int{-1}, len(r.dataset.names))}
 	for i, name := range names {
-		label := slices.Index(have, name)
-		if label < 0 {
+		if !slices.Contains(have, name) {
 			return nil, notFound(ErrClass, name, have)
 		}
+		if slices.Contains(names[:i], name) {
+			return nil, fmt.Errorf("%w: %q is named twice", ErrClass, name)
+		}
+	}
+	chosen := r.NumberedAs(names)
+	if chosen.Len() == 0 {
+		return nil, fmt.Errorf("%w: none of the %d rows is of a class in %q", ErrClass, len(r.refs), names)
+	}
+	return chosen, nil
+}
+
+// NumberedAs returns the rows whose class is among names, in the order of the rows: label n is the class names[n], as a
+// model numbers it, and a name that the data set does not have is of no row.
+func (r *Rows) NumberedAs(names []string) *Rows {
+	subset := &classSubset{names: slices.Clone(names), code: slices.Repeat([]int{-1}, len(r.dataset.names))}
+	for label, name := range r.ClassNames() {
 		if r.classes != nil {
 			label = slices.Index(r.classes.code, label)
 		}
-		if subset.code[label] >= 0 {
-			return nil, fmt.Errorf("%w: %q is named twice", ErrClass, name)
+		if label >= 0 {
+			subset.code[label] = slices.Index(names, name)
 		}
-		subset.code[label] = i
 	}
 	chosen := &Rows{dataset: r.dataset, classes: subset}
 	for _, ref := range r.refs {
@@ -68,10 +81,7 @@ func (r *Rows) OnlyClasses(names []string) (*Rows, error) {
 			chosen.refs = append(chosen.refs, ref)
 		}
 	}
-	if len(chosen.refs) == 0 {
-		return nil, fmt.Errorf("%w: none of the %d rows is of a class in %q", ErrClass, len(r.refs), names)
-	}
-	return chosen, nil
+	return chosen
 }
 
 // recode gives a label of the data set its number among the chosen classes.
@@ -142,7 +152,8 @@ func (r *Rows) Pick(positions []int) *Rows {
 // TrainTestSplit shuffles the rows and divides them in two, exactly as Dataset.train_test_split(test_size, seed=seed)
 // of the Python package does: the same rows in the same order on both sides.
 //
-// A testSize below 1 is a share of the rows, rounded up; from 1 it is a number of rows and must be whole.
+// A testSize below 1 is a share of the rows, rounded up; from 1 it is a number of rows and must be whole. The only error
+// is a testSize that leaves no rows on a side.
 func (r *Rows) TrainTestSplit(testSize float64, seed uint64) (train, test *Rows, err error) {
 	n := len(r.refs)
 	var tests int
