@@ -93,7 +93,7 @@ func newModelConfig(raw map[string]json.RawMessage) (*ModelConfig, error) {
 	}
 	fields := map[string]any{
 		"architectures": (*names)(&c.Architectures), "id2label": (*labels)(&c.ID2Label),
-		"hidden_size": (*size)(&c.HiddenSize), "num_hidden_layers": (*size)(&c.NumHiddenLayers),
+		"hidden_size": (*size)(&c.HiddenSize), "num_hidden_layers": (*size)(&c.NumHiddenLayers), "n_layer": (*size)(&c.NumHiddenLayers), // GPT-2's
 		"num_attention_heads": (*size)(&c.NumAttentionHeads), "num_key_value_heads": (*size)(&c.NumKeyValueHeads), "intermediate_size": (*size)(&c.IntermediateSize),
 		"image_size": (*pair)(&c.ImageSize), "patch_size": (*pair)(&c.PatchSize), "num_channels": (*size)(&c.NumChannels),
 		"hidden_act": &c.HiddenAct, "layer_norm_eps": &c.LayerNormEps, "initializer_range": &c.InitializerRange,

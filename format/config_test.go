@@ -61,6 +61,10 @@ func TestModelConfigDefaults(t *testing.T) {
 	if err != nil || c.NumAttentionHeads != 0 || c.HiddenSize != 32 || c.ImageSize != [2]int{} {
 		t.Errorf("%+v, %v", c, err)
 	}
+	c, err = format.ParseModelConfig([]byte(`{"model_type":"gpt2","n_layer":12}`))
+	if err != nil || c.NumHiddenLayers != 12 {
+		t.Errorf("%+v, %v", c, err)
+	}
 	c, err = format.ParseModelConfig([]byte(`{"model_type":"vit","id2label":{"0":"a","2":"c"}}`))
 	if err != nil || !slices.Equal(c.Labels(), []string{"a", "LABEL_1"}) {
 		t.Errorf("%v, %v", c.Labels(), err)

@@ -22,7 +22,7 @@ func (e *env) convertCommand() *cli.Command {
 		ArgsUsage: "ADAPTER",
 		Description: "--to lora turns LoHa, LoKr, AdaLoRA and, with --base, DoRA into LoRA, and prints the error. Without --to\n" +
 			"only --names changes. --to kohya writes one .safetensors file in the names of sd-scripts, --to gguf one .gguf\n" +
-			"file for llama.cpp, of adapters of Llama.",
+			"file for llama.cpp, of adapters of Llama, Mistral, Qwen, Gemma, Phi, GPT-2 and others.",
 		Flags: append(o.flags(false),
 			choice("to", "lora, kohya or gguf", &to, "lora", "kohya", "gguf"),
 			&cli.StringFlag{Name: "base", Usage: "base model, which DoRA, IA3 for --names, and --to gguf need", Destination: &base},

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/hubtool/hubtool/adapters"
+	"github.com/hubtool/hubtool/format"
 	"github.com/hubtool/hubtool/hub"
 )
 
@@ -107,6 +108,21 @@ func (e *env) model(ctx context.Context, ref string) (string, error) {
 		return r.path, err
 	}
 	return e.snapshot(ctx, r.repo, weightsAndConfigs)
+}
+
+// modelConfig reads a model's config.json, the one file that is pulled of a repository.
+func (e *env) modelConfig(ctx context.Context, ref string) (*format.ModelConfig, error) {
+	r, err := e.reference(ref, hub.Model)
+	if err != nil {
+		return nil, err
+	}
+	dir := r.path
+	if dir == "" {
+		if dir, err = e.snapshot(ctx, r.repo, hub.PullOptions{Include: []string{format.ModelConfigFile}}); err != nil {
+			return nil, err
+		}
+	}
+	return format.ReadModelConfig(dir)
 }
 
 // weightsAndConfigs are what computing needs of a model.
