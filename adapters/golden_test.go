@@ -4,19 +4,16 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/gomlx/gomlx/core/graph"
-	"github.com/gomlx/gomlx/core/tensors"
-
 	"github.com/hubtool/hubtool/adapters"
 	"github.com/hubtool/hubtool/adapters/train"
 	"github.com/hubtool/hubtool/format"
+	"github.com/hubtool/hubtool/internal/goldentest"
 	"github.com/hubtool/hubtool/model"
 	"github.com/hubtool/hubtool/model/engine"
 	"github.com/hubtool/hubtool/model/engine/enginetest"
@@ -91,19 +88,8 @@ func load(t *testing.T, e *engine.Engine, dir, base string) loaded {
 
 func tryLoad(t *testing.T, e *engine.Engine, dir, base string) (l loaded, err error) {
 	t.Helper()
-	if l.checkpoint, err = format.Open(filepath.Join(golden, "bases", base)); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.checkpoint.Close() })
-	if l.config, err = format.ReadModelConfig(filepath.Join(golden, "bases", base)); err != nil {
-		t.Fatal(err)
-	}
-	if l.model, err = model.New(l.config, 5); err != nil {
-		t.Fatal(err)
-	}
-	if l.weights, _, err = model.Load(e.Backend, l.checkpoint, l.model, model.LoadOptions{NewHead: true}); err != nil {
-		t.Fatal(err)
-	}
+	l.checkpoint, l.config = goldentest.Open(t, filepath.Join(golden, "bases", base))
+	l.model, l.weights = goldentest.Load(t, e, l.checkpoint, l.config, 5)
 	l.adapter, err = adapters.Load(dir, train.Base(l.model, l.weights))
 	return l, err
 }
@@ -148,7 +134,7 @@ func TestLoadsPEFT(t *testing.T) {
 			if trainable != c.Trainable || all != c.All {
 				t.Errorf("%d of %d parameters, want %d of %d", trainable, all, c.Trainable, c.All)
 			}
-			compare(t, logits(t, l), values(t, filepath.Join(c.dir, "logits.safetensors"), "logits"), 1e-4)
+			goldentest.Near(t, logits(t, l), values(t, filepath.Join(c.dir, "logits.safetensors"), "logits"), 1e-4)
 		})
 	})
 }
@@ -202,7 +188,7 @@ func TestSaveAndLoad(t *testing.T) {
 			if len(again.adapter.Notes) > len(l.adapter.Notes) {
 				t.Errorf("%s: %q", names, again.adapter.Notes)
 			}
-			compare(t, logits(t, again), want, 0)
+			goldentest.Near(t, logits(t, again), want, 0)
 		}
 	})
 }
@@ -230,55 +216,15 @@ func logits(t *testing.T, l loaded) []float32 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	program, err := model.NewProgram(l.model, l.weights, attach, model.Predicting, func(p *model.Params, in []*graph.Node) []*graph.Node {
-		return []*graph.Node{model.Forward(l.model, p, in[0])}
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer program.Close()
-	h, w := l.model.InputSize()
 	base := filepath.Base(l.checkpoint.Path())
 	if base == "vit-sharded" {
 		base = "vit"
 	}
-	pixels := values(t, filepath.Join(golden, "bases", base, "batch.safetensors"), "pixel_values")
-	image := 3 * h * w
-	out, err := program.Run(len(pixels)/image, nil, func(s model.Slice) ([]*tensors.Tensor, error) {
-		return []*tensors.Tensor{tensors.FromFlatDataAndDimensions(pixels[s.Lo*image:s.Hi*image], s.Hi-s.Lo, 3, h, w)}, nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tensors.MustCopyFlatData[float32](out[0][0])
+	return goldentest.Logits(t, l.model, l.weights, attach, filepath.Join(golden, "bases", base, "batch.safetensors"))
 }
 
 func values(t *testing.T, path, name string) []float32 {
 	t.Helper()
-	ck, err := format.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ck.Close()
-	tensor, ok := ck.Tensor(name)
-	if !ok {
-		t.Fatalf("%s has no %q", path, name)
-	}
-	v, err := format.Floats(tensor)
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, v := goldentest.Floats(t, path, name)
 	return v
-}
-
-func compare(t *testing.T, got, want []float32, delta float64) {
-	t.Helper()
-	if len(got) != len(want) {
-		t.Fatalf("%d values, want %d", len(got), len(want))
-	}
-	for i := range want {
-		if !(math.Abs(float64(got[i]-want[i])) <= delta) {
-			t.Errorf("value %d is %v, want %v", i, got[i], want[i])
-		}
-	}
 }

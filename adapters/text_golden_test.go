@@ -10,6 +10,7 @@ import (
 
 	"github.com/hubtool/hubtool/adapters"
 	"github.com/hubtool/hubtool/format"
+	"github.com/hubtool/hubtool/internal/goldentest"
 )
 
 // A textCase is case.json beside an adapter on a text model.
@@ -23,15 +24,7 @@ type textCase struct {
 // openText opens a base without model code, and an adapter on it.
 func openText(t *testing.T, base, adapter string) (*format.Checkpoint, *format.ModelConfig, *adapters.Adapter) {
 	t.Helper()
-	ck, err := format.Open(base)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ck.Close() })
-	cfg, err := format.ReadModelConfig(base)
-	if err != nil {
-		t.Fatal(err)
-	}
+	ck, cfg := goldentest.Open(t, base)
 	b, err := adapters.CheckpointBase(cfg, ck, adapter)
 	if err != nil {
 		t.Fatal(err)

@@ -7,48 +7,14 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/gomlx/gomlx/core/graph"
-	"github.com/gomlx/gomlx/core/tensors"
-
 	"github.com/hubtool/hubtool/format"
+	"github.com/hubtool/hubtool/internal/goldentest"
 	"github.com/hubtool/hubtool/model"
 	"github.com/hubtool/hubtool/model/engine"
 	"github.com/hubtool/hubtool/model/engine/enginetest"
 )
 
 const bases = "../testdata/golden/bases"
-
-func open(t *testing.T, dir string) (*format.Checkpoint, *format.ModelConfig) {
-	t.Helper()
-	ck, err := format.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ck.Close() })
-	cfg, err := format.ReadModelConfig(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ck, cfg
-}
-
-func floats(t *testing.T, path, name string) ([]int, []float32) {
-	t.Helper()
-	ck, err := format.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ck.Close()
-	tensor, ok := ck.Tensor(name)
-	if !ok {
-		t.Fatalf("%s has no %q", path, name)
-	}
-	values, err := format.Floats(tensor)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tensor.Info().Shape, values
-}
 
 // Logits are those of transformers within 1e-4 for all shapes, spellings and types of base.
 func TestLogitsEqualTransformers(t *testing.T) {
@@ -62,44 +28,14 @@ func TestLogitsEqualTransformers(t *testing.T) {
 				continue // without a head; see TestNewHead
 			}
 			t.Run(filepath.Base(dir), func(t *testing.T) {
-				ck, cfg := open(t, dir)
-				m, err := model.New(cfg, len(cfg.Labels()))
-				if err != nil {
-					t.Fatal(err)
-				}
-				w, _, err := model.Load(e.Backend, ck, m, model.LoadOptions{})
-				if err != nil {
-					t.Fatal(err)
-				}
+				ck, cfg := goldentest.Open(t, dir)
+				m, w := goldentest.Load(t, e, ck, cfg, len(cfg.Labels()))
 				batch := filepath.Join(dir, "batch.safetensors")
 				if len(ck.Shards()) > 1 {
 					batch = filepath.Join(bases, "vit", "batch.safetensors") // the same model in one file
 				}
-				shape, pixels := floats(t, batch, "pixel_values")
-				_, want := floats(t, batch, "logits")
-				program, err := model.NewProgram(m, w, nil, model.Predicting, func(p *model.Params, in []*graph.Node) []*graph.Node {
-					return []*graph.Node{model.Forward(m, p, in[0])}
-				})
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer program.Close()
-				out, err := program.Run(shape[0], nil, func(s model.Slice) ([]*tensors.Tensor, error) {
-					image := len(pixels) / shape[0]
-					return []*tensors.Tensor{tensors.FromFlatDataAndDimensions(pixels[s.Lo*image:s.Hi*image], s.Hi-s.Lo, shape[1], shape[2], shape[3])}, nil
-				})
-				if err != nil {
-					t.Fatal(err)
-				}
-				got := tensors.MustCopyFlatData[float32](out[0][0])
-				if len(got) != len(want) {
-					t.Fatalf("%d logits, want %d", len(got), len(want))
-				}
-				for i := range want {
-					if math.Abs(float64(got[i]-want[i])) > 1e-4 {
-						t.Errorf("logit %d is %v, want %v", i, got[i], want[i])
-					}
-				}
+				_, want := goldentest.Floats(t, batch, "logits")
+				goldentest.Near(t, goldentest.Logits(t, m, w, nil, batch), want, 1e-4)
 			})
 		}
 	})
@@ -111,7 +47,7 @@ func TestNewHead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ck, cfg := open(t, filepath.Join(bases, "bare"))
+	ck, cfg := goldentest.Open(t, filepath.Join(bases, "bare"))
 	m, err := model.New(cfg, 7)
 	if err != nil {
 		t.Fatal(err)
@@ -159,7 +95,7 @@ func TestReplaceHead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ck, cfg := open(t, filepath.Join(bases, "vit"))
+	ck, cfg := goldentest.Open(t, filepath.Join(bases, "vit"))
 	m, err := model.New(cfg, 3)
 	if err != nil {
 		t.Fatal(err)
@@ -179,7 +115,7 @@ func TestLoadListsDifferences(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ck, cfg := open(t, filepath.Join(bases, "vit"))
+	ck, cfg := goldentest.Open(t, filepath.Join(bases, "vit"))
 	cfg.NumHiddenLayers++
 	cfg.QKVBias = false
 	m, err := model.New(cfg, len(cfg.Labels()))
@@ -224,15 +160,8 @@ func TestNewRefuses(t *testing.T) {
 // Batches beyond the predictor's size are cut, smaller ones padded; images do not influence each other.
 func TestPredictorBatches(t *testing.T) {
 	enginetest.Each(t, func(t *testing.T, e *engine.Engine) {
-		ck, cfg := open(t, filepath.Join(bases, "vit"))
-		m, err := model.New(cfg, len(cfg.Labels()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		w, _, err := model.Load(e.Backend, ck, m, model.LoadOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		ck, cfg := goldentest.Open(t, filepath.Join(bases, "vit"))
+		m, w := goldentest.Load(t, e, ck, cfg, len(cfg.Labels()))
 		norm := model.Normalization{Mean: [3]float32{0.5, 0.5, 0.5}, Std: [3]float32{0.5, 0.5, 0.5}}
 		p, err := model.NewPredictor(m, w, nil, norm, 4)
 		if err != nil {

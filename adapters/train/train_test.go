@@ -21,6 +21,7 @@ import (
 	"github.com/hubtool/hubtool/adapters/train"
 	"github.com/hubtool/hubtool/format"
 	"github.com/hubtool/hubtool/format/dataset"
+	"github.com/hubtool/hubtool/internal/goldentest"
 	"github.com/hubtool/hubtool/model"
 	"github.com/hubtool/hubtool/model/engine"
 	"github.com/hubtool/hubtool/model/engine/enginetest"
@@ -40,24 +41,9 @@ func (r rows) At(i int) (dataset.Row, error) { return r[i], nil }
 // images are the first n of the golden training batch.
 func images(t *testing.T, n int) rows {
 	t.Helper()
-	ck, err := format.Open(filepath.Join(golden, "training", "batch.safetensors"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ck.Close()
-	read := func(name string) ([]byte, []int) {
-		tensor, ok := ck.Tensor(name)
-		if !ok {
-			t.Fatalf("no %q in the golden batch", name)
-		}
-		b, err := tensor.Bytes()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return b, tensor.Info().Shape
-	}
-	pixels, shape := read("images")
-	labels, _ := read("labels")
+	batch := filepath.Join(golden, "training", "batch.safetensors")
+	shape, pixels := goldentest.Bytes(t, batch, "images")
+	_, labels := goldentest.Bytes(t, batch, "labels")
 	h, w := shape[1], shape[2]
 	var list rows
 	for i := range n {
@@ -88,23 +74,8 @@ func pipeline(t *testing.T, spec ...any) *vision.Pipeline {
 func job(t *testing.T, e *engine.Engine, adapter string, n int) train.Job {
 	t.Helper()
 	dir := filepath.Join(golden, "bases", "vit")
-	ck, err := format.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ck.Close()
-	cfg, err := format.ReadModelConfig(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := model.New(cfg, len(cfg.Labels()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	w, _, err := model.Load(e.Backend, ck, m, model.LoadOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	ck, cfg := goldentest.Open(t, dir)
+	m, w := goldentest.Load(t, e, ck, cfg, len(cfg.Labels()))
 	a, err := adapters.Load(filepath.Join(golden, adapter), train.Base(m, w))
 	if err != nil {
 		t.Fatal(err)
