@@ -88,6 +88,11 @@ func (m *dora) ByRows(t Target) bool { return !t.Kind.transposed() }
 
 // MergeRows follows PEFT 0.21: V = W + (B·A)·s and m/‖V‖ in float32, one rounding at the end in either mode.
 func (m *dora) MergeRows(t Target, values Values, _ Rounding) RowUpdate {
+	return m.update(t, values, norm2)
+}
+
+// update merges rows of a weight [out, in], the length of which norm computes.
+func (m *dora) update(t Target, values Values, norm func(row []float32) float32) RowUpdate {
 	s, product, in := float32(m.scale(t)), m.product(t, values), t.In()
 	return RowUpdate{Replace: func(first int, w []float32) {
 		own := borrow(len(w))
@@ -99,7 +104,7 @@ func (m *dora) MergeRows(t Target, values Values, _ Rounding) RowUpdate {
 		}
 		for i := range len(w) / in {
 			row := w[i*in : (i+1)*in]
-			factor := values[magnitude][first+i] / norm2(row)
+			factor := values[magnitude][first+i] / norm(row)
 			for j, v := range row {
 				row[j] = float32(factor * v)
 			}
@@ -129,9 +134,15 @@ func (m *dora) Exact(t Target, values Values) func(row int, w, d, bound []float6
 	}
 }
 
-// Merge is MergeRows on all rows.
-func (m *dora) Merge(t Target, values Values, w []float32, rounding Rounding, round func(float32) float32) {
-	mergeAll(m, t, values, w, rounding, round)
+// Merge is MergeRows on all rows, but for the order in which squares are added where rows are the
+// columns of the stored weight.
+func (m *dora) Merge(t Target, values Values, w []float32, _ Rounding, _ func(float32) float32) {
+	norm := norm2
+	if t.Kind.transposed() && t.Out() > 1 { // one column is a row to torch
+		norm = columnNorm2
+	}
+	t.Kind = Linear // as w is
+	m.update(t, values, norm).Replace(0, w)
 }
 
 // MergesOnBase: norms are those of the base with this update alone.
@@ -150,6 +161,16 @@ func norm2(row []float32) float32 {
 		sum += v
 	}
 	for _, v := range row[whole:] {
+		sum += float32(v * v)
+	}
+	return float32(math.Sqrt(float64(sum)))
+}
+
+// columnNorm2 is the norm of a column of a stored weight as torch computes it: squares are rounded and
+// added one by one.
+func columnNorm2(column []float32) float32 {
+	var sum float32
+	for _, v := range column {
 		sum += float32(v * v)
 	}
 	return float32(math.Sqrt(float64(sum)))

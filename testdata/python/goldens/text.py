@@ -48,6 +48,9 @@ CASES = {
     "llama-dora": ("llama", lora("q_proj", "down_proj", use_dora=True), None),
     "gpt2": ("gpt2", lora("c_attn", "c_proj", "c_fc", bias="lora_only"), None),
     "gpt2-bf16": ("gpt2-bf16", lora("c_attn", "c_proj"), None),
+    "gpt2-dora": ("gpt2", lora("c_attn", "c_proj", "c_fc", use_dora=True), None),
+    "gpt2-bf16-dora": ("gpt2-bf16", lora("c_attn", "c_fc", use_dora=True), None),
+    "gpt2-embedding-dora": ("gpt2", lora("wte", "c_attn", use_dora=True), untied),
     "gpt2-ia3": ("gpt2", IA3Config(target_modules=["c_attn", "mlp.c_proj"], feedforward_modules=["mlp.c_proj"]), None),
     "gpt2-embedding": ("gpt2", lora("wte", "c_attn"), untied),
 }  # fmt: skip
