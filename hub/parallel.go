@@ -82,6 +82,7 @@ func (c *Client) fillParallel(ctx context.Context, p *partial, src *source) erro
 			if first != nil {
 				cancel() // the parts that are under way end soon; they still own slots
 			} else {
+				beginWriting(p.file, pt.from, pt.to-pt.from)
 				p.ranges.unused <- pt.slot
 			}
 		}
