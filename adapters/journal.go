@@ -15,6 +15,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/hubtool/hubtool/internal/filelock"
 )
 
 // A journal lists the files of a merge that are finished, so that the next one can go on after a
@@ -63,6 +65,15 @@ func (p *MergePlan) openJournal(dir string) (*journal, error) {
 }
 
 var errBusy = errors.New("another merge is writing there")
+
+// lock keeps other processes from writing to the same place, until f is closed. Where a file system has no locks, nobody
+// is kept away.
+func lock(f *os.File) error {
+	if ok, err := filelock.Try(f); !ok && err == nil {
+		return errBusy
+	}
+	return nil
+}
 
 // readJournal returns the journal of an earlier merge with the same inputs, nil if there is none.
 func readJournal(dir, key string) (*journal, error) {

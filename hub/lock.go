@@ -7,14 +7,14 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/hubtool/hubtool/internal/filelock"
 )
 
-// errNoLocks is what tryLock gives on a file system that has no locks. Python
-// then uses another scheme; we go on without, since locks only save work.
-var errNoLocks = errors.New("file system has no locks")
-
-// fileLock is an flock of the kind Python's filelock takes. Lock files stay where
-// they are: deleting one that is held would give it two owners.
+// fileLock is a lock of the kind Python's filelock takes. Lock files stay where
+// they are: deleting one that is held would give it two owners. Where a file system
+// has no locks, Python uses another scheme; we go on without, since locks only save
+// work.
 type fileLock struct {
 	file *os.File // nil where there are no locks
 }
@@ -27,7 +27,7 @@ func (l *fileLock) unlock() {
 
 // tryLock takes a lock if nobody has it; a variable, for the test of file systems
 // whose locks hold nobody out.
-var tryLock = flock
+var tryLock = filelock.Try
 
 const lockPoll = 50 * time.Millisecond
 
@@ -47,7 +47,7 @@ func lock(ctx context.Context, path string, waiting func(time.Duration)) (*fileL
 		switch {
 		case ok:
 			return &fileLock{f}, nil
-		case errors.Is(err, errNoLocks):
+		case errors.Is(err, filelock.ErrUnsupported):
 			f.Close()
 			return &fileLock{}, nil
 		case err != nil:

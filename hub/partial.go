@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/hubtool/hubtool/internal/filelock"
 	"github.com/hubtool/hubtool/internal/hashing"
 )
 
@@ -193,7 +194,7 @@ func openPartial(stem string, adoptable bool) (*partial, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := tryLock(f); err != nil && !errors.Is(err, errNoLocks) {
+	if _, err := tryLock(f); err != nil && !errors.Is(err, filelock.ErrUnsupported) {
 		f.Close()
 		os.Remove(fresh)
 		return nil, err

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/hubtool/hubtool/internal/filelock"
 )
 
 // Cache is a folder of what is made once of data sets and read many times: images unpacked from Parquet files, and
@@ -77,7 +79,7 @@ func (c Cache) Remove(e CacheEntry) (bool, error) {
 		return false, fmt.Errorf("removing from the cache of images: %w", err)
 	}
 	defer f.Close()
-	if ok, err := tryLock(f); !ok && !errors.Is(err, errNoLocks) {
+	if ok, err := filelock.Try(f); !ok && !errors.Is(err, filelock.ErrUnsupported) {
 		return false, err
 	}
 	if err := os.Remove(path); err != nil {
@@ -146,7 +148,7 @@ func (c Cache) open(name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := share(f); err != nil {
+	if err := filelock.Share(f); err != nil && !errors.Is(err, filelock.ErrUnsupported) {
 		return nil, errors.Join(err, f.Close())
 	}
 	now := time.Now()
@@ -200,8 +202,8 @@ func (c Cache) lockPartial(name string) (*os.File, error) {
 		if err != nil {
 			return nil, err
 		}
-		err = lock(f)
-		if errors.Is(err, errNoLocks) {
+		err = filelock.Lock(f)
+		if errors.Is(err, filelock.ErrUnsupported) {
 			return os.CreateTemp(c.Dir, name+".*."+partialKind)
 		}
 		if err != nil {

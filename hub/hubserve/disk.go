@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/hubtool/hubtool/internal/filelock"
 )
 
 // disk is a storage in a directory, which it keeps other processes out of.
@@ -22,7 +24,7 @@ func openDisk(dir string) (_ *disk, err error) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return nil, err
 	}
-	if d.lock, err = lockFile(d.path("lock")); err != nil {
+	if d.lock, err = os.OpenFile(d.path("lock"), os.O_RDWR|os.O_CREATE, 0o666); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -30,6 +32,10 @@ func openDisk(dir string) (_ *disk, err error) {
 			d.lock.Close()
 		}
 	}()
+	// A file system without locks serves all the same.
+	if ok, err := filelock.Try(d.lock); !ok && err == nil {
+		return nil, errInUse
+	}
 	// What an earlier process was receiving when it died is of no use.
 	if err := os.RemoveAll(d.path("incoming")); err != nil {
 		return nil, err

@@ -11,20 +11,6 @@ import (
 
 const noFollow = unix.O_NOFOLLOW
 
-// flock takes an flock: POSIX record locks would not exclude Python's.
-func flock(f *os.File) (bool, error) {
-	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	switch {
-	case err == nil:
-		return true, nil
-	case errors.Is(err, unix.EWOULDBLOCK), errors.Is(err, unix.EINTR):
-		return false, nil
-	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.ENOLCK):
-		return false, errNoLocks
-	}
-	return false, err
-}
-
 // freeSpace is the number of bytes this user may still write below dir.
 func freeSpace(dir string) (int64, bool) {
 	var st unix.Statfs_t
