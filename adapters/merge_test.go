@@ -290,7 +290,7 @@ func TestMergeGoesOnAfterKill(t *testing.T) {
 	third := filepath.Join(out+".partial", "model-00003-of-00004.safetensors.partial")
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		done, _ := os.ReadFile(filepath.Join(out+".partial", ".hubtool-merge")) // in which a file is noted after it has its name
-		if _, err := os.Stat(third); err == nil && bytes.Contains(done, []byte("model-00002-of-00004.safetensors")) {
+		if _, err := os.Stat(third); err == nil && bytes.Contains(done, []byte("model-00001")) && bytes.Contains(done, []byte("model-00002")) {
 			break
 		}
 		if time.Now().After(deadline) {
