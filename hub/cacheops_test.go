@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -274,6 +275,14 @@ func TestOptionsAndEnvironment(t *testing.T) {
 			if c, err := hub.New(); err != nil || c.CacheDir() != tt.want {
 				t.Errorf("%+v: cache %q, %v", tt, c.CacheDir(), err)
 			}
+		}
+	})
+	t.Run("no HOME", func(t *testing.T) { // as Python's expanduser: never a folder called ~
+		for _, name := range []string{"HOME", "HF_HOME", "XDG_CACHE_HOME"} {
+			t.Setenv(name, "")
+		}
+		if _, err := user.Current(); err == nil && !filepath.IsAbs(hub.Home()) {
+			t.Errorf("the Hub's home is %q", hub.Home())
 		}
 	})
 	if _, err := hub.New(hub.WithJobs(0), hub.WithLogger(nil)); !errors.Is(err, hub.ErrInvalid) || !strings.Contains(err.Error(), "jobs") || !strings.Contains(err.Error(), "logger") {

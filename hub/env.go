@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -46,11 +47,22 @@ func envSeconds(name string, def time.Duration) (time.Duration, error) {
 func expand(path string) string {
 	path = os.ExpandEnv(path)
 	if path == "~" || strings.HasPrefix(path, "~/") {
-		if home, err := os.UserHomeDir(); err == nil {
+		if home := userHome(); home != "" {
 			return filepath.Join(home, path[1:])
 		}
 	}
 	return path
+}
+
+// userHome is what Python's expanduser takes for ~: $HOME, else the user's entry in the system's list.
+func userHome() string {
+	if home, err := os.UserHomeDir(); err == nil {
+		return home
+	}
+	if u, err := user.Current(); err == nil {
+		return u.HomeDir
+	}
+	return ""
 }
 
 // Home is Python's directory for everything of the Hub: $HF_HOME, else

@@ -33,7 +33,7 @@ func walk(root string, opts PushOptions) ([]*upload, error) {
 	}
 	prefix := strings.Trim(path.Clean("/"+filepath.ToSlash(opts.PathInRepo)), "/")
 	if slices.Contains(strings.Split(filepath.ToSlash(opts.PathInRepo), "/"), "..") {
-		return nil, fmt.Errorf("%w: path in the repository %q has a ..", ErrInvalid, opts.PathInRepo)
+		return nil, fmt.Errorf("%w: path in the repository %q leads out of it", ErrInvalid, opts.PathInRepo)
 	}
 	if info.Mode().IsRegular() {
 		if prefix == "" || strings.HasSuffix(opts.PathInRepo, "/") {

@@ -98,11 +98,11 @@ func (e *env) globals() []globalFlag {
 		{onToken, &cli.StringFlag{Name: "token-file", Usage: "read the access token from `FILE`", Destination: &e.tokenFile}},
 		{onCache, &cli.StringFlag{Name: "cache-dir", Usage: "cache `DIR` that Python shares [$HF_HUB_CACHE, or $HF_HOME/hub]", Destination: &e.cacheDir}},
 		{onCache, &cli.BoolFlag{Name: "offline", Usage: "make no request, use the cache only [$HF_HUB_OFFLINE]", Destination: &e.offline}},
-		{onEngine, choice("engine", "compute engine: auto, go or xla[:PLUGIN] [$HUBTOOL_ENGINE, $GOMLX_BACKEND]", &e.engine, "auto", "go", "xla", "xla:*")},
+		{onEngine, choice("engine", "compute `ENGINE`: auto, go or xla[:PLUGIN] [$HUBTOOL_ENGINE, $GOMLX_BACKEND]", &e.engine, "auto", "go", "xla", "xla:*")},
 		{0, &cli.BoolFlag{Name: "json", Usage: "print one JSON value on stdout, and errors as JSON on stderr", Destination: &e.json}},
 		{0, &cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print results only", Destination: &e.quiet}},
 		{0, &cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "also print requests and decisions, without secrets", Destination: &e.verbose}},
-		{0, choice("progress", "auto, bar, plain, json or none", &e.progressMode, progressModes...)},
+		{0, choice("progress", "show progress in the `FORM` auto, bar, plain, json or none", &e.progressMode, progressModes...)},
 	}
 }
 
@@ -134,6 +134,7 @@ func (e *env) app() *cli.App {
 	for _, g := range e.globals() {
 		app.Flags = append(app.Flags, g.Flag)
 	}
+	quietSwitches(app.Flags)
 	for _, c := range e.commands() {
 		if c.obeys&onEngine != 0 && e.restart != nil {
 			c.Before = func(*cli.Context) error { e.restart(e.engineSpec()); return nil }
@@ -147,6 +148,7 @@ func (e *env) app() *cli.App {
 // finish gives a command and its subcommands what all of them share.
 func finish(c *cli.Command) *cli.Command {
 	c.HideHelpCommand = true
+	quietSwitches(c.Flags)
 	c.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return err }
 	for _, sub := range c.Subcommands {
 		finish(sub)
@@ -155,6 +157,15 @@ func finish(c *cli.Command) *cli.Command {
 		c.CustomHelpTemplate = cli.CommandHelpTemplate + "\n" + exitCodesHelp
 	}
 	return c
+}
+
+// quietSwitches keeps "(default: false)" out of the help.
+func quietSwitches(flags []cli.Flag) {
+	for _, f := range flags {
+		if b, ok := f.(*cli.BoolFlag); ok {
+			b.DisableDefaultText = true
+		}
+	}
 }
 
 // choice is a flag whose value is one of a few words; "x:*" allows any text after "x:".

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -45,7 +46,7 @@ func describe(w io.Writer, r *format.Report) {
 		fmt.Fprintf(w, "parameters  %d in %d tensors\n", r.Parameters, len(r.Tensors))
 	}
 	if m := r.ModelReport; m != nil {
-		fmt.Fprintf(w, "model       %s\n", oneLine(strings.Join(m.Architectures, ", ")))
+		fmt.Fprintf(w, "model       %s\n", oneLine(cmp.Or(strings.Join(m.Architectures, ", "), "-")))
 		fmt.Fprintf(w, "parameters  %d in %d tensors, %s\n", r.Parameters, len(r.Tensors), byteSize(m.Bytes))
 		for _, name := range slices.Sorted(maps.Keys(m.DTypes)) {
 			fmt.Fprintf(w, "%-11s %d parameters\n", name, m.DTypes[name])

@@ -6,12 +6,14 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// The first signal asks for an orderly end; from then on the second one kills, as without us.
-	context.AfterFunc(ctx, stop)
+	// The first signal asks for an orderly end; from then on the next one kills, as without us. Some senders, such as
+	// timeout(1), send each signal to the process and to its group: that is one.
+	context.AfterFunc(ctx, func() { time.AfterFunc(300*time.Millisecond, stop) })
 	os.Exit(run(ctx, os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr, restart, tryPlugin}))
 }
 
