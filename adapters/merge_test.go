@@ -617,3 +617,16 @@ func TestMergeSeveral(t *testing.T) {
 		}
 	}
 }
+
+// PEFT merges into float64 in float64, see test_float64 in test_merge.py. Nothing that only looks like it is written.
+func TestMergeRefusesFloat64(t *testing.T) {
+	base, adapter := synthetic(t, format.F64, 2)
+	out := filepath.Join(t.TempDir(), "out")
+	_, err := mergeText(t, base, adapter, out, adapters.MergeOptions{})
+	if !errors.Is(err, format.ErrUnsupported) || !strings.Contains(err.Error(), "is F64") {
+		t.Errorf("the error is %v", err)
+	}
+	if left, err := filepath.Glob(out + "*"); err != nil || len(left) > 0 {
+		t.Errorf("%v is there, %v", left, err)
+	}
+}

@@ -183,7 +183,7 @@ func (p *MergePlan) add(shard *plannedShard, t format.Tensor, info format.Tensor
 	switch {
 	case part == "weight" && len(sites) > 0:
 		if _, ok := kernelTypes[info.DType]; !ok {
-			return fmt.Errorf("%w: %q is %s: adapters are added to weights of type F32, F16 or BF16", format.ErrUnsupported, info.Name, info.DType)
+			return fmt.Errorf("%w: %q is %s: adapters are added to weights of type F32, F16 or BF16, so save the base in one of these", format.ErrUnsupported, info.Name, info.DType)
 		}
 		piece.Patch = p.weightPatch(info, t, sites)
 		p.weights[info.Name] = sites

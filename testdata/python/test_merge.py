@@ -239,3 +239,22 @@ def test_rounding_once(tool, tmp_path):
                 step = torch.exp2(torch.floor(torch.log2(want.abs().clamp_min(1e-30))) - 7)
                 worst[rounding] = max(worst[rounding], ((got[key].double() - want).abs() / step).max().item())
     assert 0.4 < worst["once"] <= 0.501 < worst["peft"]
+
+
+@pytest.mark.parametrize("config", [LoraConfig(r=4, target_modules=["q_proj"]), LoraConfig(r=4, use_dora=True, target_modules=["q_proj"]),
+                                    LoHaConfig(r=4, target_modules=["q_proj"]), LoKrConfig(r=2, target_modules=["q_proj"])], ids=["lora", "dora", "loha", "lokr"])  # fmt: skip
+def test_float64(tool, tmp_path, config):
+    """Why float64 bases are refused: PEFT widens a float32 adapter for them and multiplies in float64: hardly an element is the float32 update's."""
+    model = get_peft_model(adapters.open_base(GOLDEN, "vit"), copy.deepcopy(config))
+    fill("float64", [(n, p) for n, p in model.named_parameters() if p.requires_grad])
+    model.save_pretrained(tmp_path / "adapter")
+    adapters.open_base(GOLDEN, "vit").double().save_pretrained(tmp_path / "base")
+    deltas = {}
+    for dtype in (torch.float32, torch.float64):
+        loaded = PeftModel.from_pretrained(ViTForImageClassification.from_pretrained(tmp_path / "base", dtype=dtype), tmp_path / "adapter")
+        layer = loaded.base_model.model.vit.layers[0].attention.q_proj
+        deltas[dtype] = layer.get_delta_weight("default").detach()
+        assert deltas[dtype].dtype == dtype
+    assert (deltas[torch.float32].double() != deltas[torch.float64]).float().mean() > 0.9
+    tool("merge", tmp_path / "adapter", "--base", tmp_path / "base", "--out", tmp_path / "out", code=6)
+    assert not (tmp_path / "out").exists()
