@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 )
 
 // A Difference says how a tensor of two checkpoints differs.
@@ -21,15 +22,24 @@ type Difference struct {
 
 // Diff compares two checkpoints tensor by tensor, of which it holds a few MB at a time. It returns
 // what differs, in the order of the first, and how many tensors are equal. Values of types that
-// cannot be read as float32 are compared by their bytes alone.
+// cannot be read as float32 are compared by their bytes alone. Where no name is in both because one
+// has a prefix before all names, as a classifier's "vit." beside a bare model, names count without it.
 func Diff(ctx context.Context, a, b *Checkpoint, progress func(done, total int)) (list []Difference, equal int, err error) {
 	total := len(a.index)
 	done := 0
+	toFirst, toSecond := extraPrefix(b, a), extraPrefix(a, b)
+	inSecond := func(name string) string {
+		rest, _ := strings.CutPrefix(name, toSecond)
+		return toFirst + rest
+	}
+	found := map[string]bool{}
 	for t := range a.Tensors() {
 		if err := context.Cause(ctx); err != nil {
 			return nil, 0, err
 		}
-		d, err := diffTensor(t, b)
+		name := inSecond(t.Info().Name)
+		found[name] = true
+		d, err := diffTensor(t, b, name)
 		if err != nil {
 			return nil, 0, err
 		}
@@ -43,17 +53,38 @@ func Diff(ctx context.Context, a, b *Checkpoint, progress func(done, total int))
 		}
 	}
 	for t := range b.Tensors() {
-		if _, ok := a.Tensor(t.Info().Name); !ok {
+		if !found[t.Info().Name] {
 			list = append(list, Difference{Name: t.Info().Name, Status: "only in second"})
 		}
 	}
 	return list, equal, nil
 }
 
-func diffTensor(x Tensor, b *Checkpoint) (Difference, error) {
+// extraPrefix is what names of a begin with that the same names of b lack, where none is in both; else "".
+func extraPrefix(a, b *Checkpoint) string {
+	prefix := ""
+	for t := range a.Tensors() {
+		name := t.Info().Name
+		if _, both := b.Tensor(name); both {
+			return ""
+		}
+		for at, c := range name {
+			if c != '.' || prefix != "" {
+				continue
+			}
+			if _, ok := b.Tensor(name[at+1:]); ok {
+				prefix = name[:at+1]
+			}
+		}
+	}
+	return prefix
+}
+
+// diffTensor compares a tensor with the one of b that has the given name.
+func diffTensor(x Tensor, b *Checkpoint, name string) (Difference, error) {
 	info := x.Info()
 	d := Difference{Name: info.Name}
-	y, ok := b.Tensor(info.Name)
+	y, ok := b.Tensor(name)
 	switch {
 	case !ok:
 		d.Status = "only in first"

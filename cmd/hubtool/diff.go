@@ -17,7 +17,7 @@ func (e *env) diffCommand() *cli.Command {
 		Name:        "diff",
 		Usage:       "compare the tensors of two models, adapters or .safetensors files",
 		ArgsUsage:   "REF REF",
-		Description: "Lists tensors that differ, and by how much. Differences are no error.",
+		Description: "Lists tensors that differ, and by how much. Differences are no error. Names count without a prefix that\nonly one side has, such as vit. before those of a classifier.",
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 2 {
 				return usage("reading the command line", "diff takes two REFs")

@@ -68,14 +68,6 @@ func Redirect(code int, target func(*http.Request) string) action {
 // Cut sends n bytes of the right body and then breaks the connection.
 func Cut(n int) action { return body(n, nil, true) }
 
-// CutShare is Cut after a share of the body between 0 and 1.
-func CutShare(share float64) action {
-	return func(w http.ResponseWriter, r *http.Request, hub http.Handler) {
-		answer := record(hub, r)
-		send(w, r, answer, int(share*float64(answer.Body.Len())), true)
-	}
-}
-
 // Corrupt changes one byte of the body.
 func Corrupt(offset int) action {
 	return body(-1, func(b []byte) []byte {

@@ -127,6 +127,3 @@ func choose(name string) *isa {
 	}
 	return &plain
 }
-
-// Name is the set of instructions in use: avx512, avx2 or go.
-func Name() string { return active.name }
