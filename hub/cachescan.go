@@ -44,7 +44,7 @@ type CachedRevision struct {
 }
 
 // ignoredInCache are names that are no repositories and no cause for a warning.
-var ignoredInCache = []string{".locks", "hubtool-records", "CACHEDIR.TAG", ".DS_Store", "Thumbs.db", "desktop.ini"}
+var ignoredInCache = []string{".locks", "hubtool-merges", "hubtool-records", "CACHEDIR.TAG", ".DS_Store", "Thumbs.db", "desktop.ini"}
 
 // ScanCache lists the cache. Nothing is read but directories; no request is made.
 func (c *Client) ScanCache() (*CacheReport, error) {

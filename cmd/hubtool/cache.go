@@ -38,20 +38,24 @@ func (e *env) cacheCommand() *cli.Command {
 				Name: "rm", Usage: "remove repositories, with REF@REVISION single revisions, or images by the name that ls shows", ArgsUsage: "REF...",
 				Flags: append(removing, repoType),
 				Action: func(c *cli.Context) error {
-					return e.cacheRemove(c, func(r *hub.CacheReport) (*hub.Removal, []dataset.CacheEntry, error) { return e.planRemoval(c, r) })
+					return e.cacheRemove(c, func(r *hub.CacheReport) (cacheRemoval, error) { return e.planRemoval(c, r) })
 				},
 			},
 			{
-				Name: "prune", Usage: "remove revisions that no branch or tag means, and what dead downloads left",
+				Name: "prune", Usage: "remove revisions that no branch or tag means, and what dead downloads and pushed merges left",
 				Flags: append(removing, &cli.GenericFlag{Name: "data-size", Value: textFlag{&dataSize}, Usage: "also remove images made from data sets, those used longest ago first, until they take `SIZE`"}),
 				Action: func(c *cli.Context) error {
-					return e.cacheRemove(c, func(r *hub.CacheReport) (*hub.Removal, []dataset.CacheEntry, error) {
+					return e.cacheRemove(c, func(r *hub.CacheReport) (cacheRemoval, error) {
 						size := int64(dataSize)
 						if size < 0 {
 							size = math.MaxInt64
 						}
 						images, err := e.dataCache(0).Shrink(size, true)
-						return r.PlanPrune(), images, err
+						if err != nil {
+							return cacheRemoval{}, err
+						}
+						merges, err := e.abandonedMerges()
+						return cacheRemoval{r.PlanPrune(), images, merges}, err
 					})
 				},
 			},
@@ -111,13 +115,18 @@ func (e *env) cacheList() error {
 	if err != nil {
 		return err
 	}
+	merges, err := e.pendingMerges()
+	if err != nil {
+		return err
+	}
 	report := struct {
-		Path     string       `json:"path"`
-		Size     int64        `json:"size"`
-		Repos    []cachedRepo `json:"repos"`
-		Images   cachedImages `json:"images"`
-		Warnings []string     `json:"warnings"`
-	}{found.Dir, found.Size, []cachedRepo{}, newCachedImages(e.dataCache(0).Dir, images), []string{}}
+		Path     string         `json:"path"`
+		Size     int64          `json:"size"`
+		Repos    []cachedRepo   `json:"repos"`
+		Images   cachedImages   `json:"images"`
+		Merges   []pendingMerge `json:"merges"`
+		Warnings []string       `json:"warnings"`
+	}{found.Dir, found.Size, []cachedRepo{}, newCachedImages(e.dataCache(0).Dir, images), orEmpty(merges), []string{}}
 	for _, w := range found.Warnings {
 		report.Warnings = append(report.Warnings, w.Error())
 	}
@@ -140,6 +149,12 @@ func (e *env) cacheList() error {
 		}
 		fmt.Fprintf(w, "%10s  in %s\n", byteSize(report.Size), report.Path)
 		report.Images.text(w)
+		if len(merges) > 0 {
+			fmt.Fprintln(w)
+		}
+		for _, m := range merges {
+			fmt.Fprintln(w, m)
+		}
 	}, report)
 }
 
@@ -221,68 +236,74 @@ func (e *env) cacheVerify(c *cli.Context) error {
 	return nil
 }
 
+// cacheRemoval is what would be removed from the Hub's cache and from what this program keeps beside it.
+type cacheRemoval struct {
+	hub    *hub.Removal
+	images []dataset.CacheEntry
+	merges []pendingMerge
+}
+
+func (r cacheRemoval) empty() bool { return r.hub.Empty() && len(r.images)+len(r.merges) == 0 }
+
+func (r cacheRemoval) size() int64 {
+	n := r.hub.Freed
+	for _, one := range r.images {
+		n += one.Size
+	}
+	for _, one := range r.merges {
+		n += one.Size
+	}
+	return n
+}
+
 // cacheRemove does what plan says, after asking.
-func (e *env) cacheRemove(c *cli.Context, plan func(*hub.CacheReport) (*hub.Removal, []dataset.CacheEntry, error)) error {
+func (e *env) cacheRemove(c *cli.Context, plan func(*hub.CacheReport) (cacheRemoval, error)) error {
 	found, err := e.scan()
 	if err != nil {
 		return err
 	}
-	removal, images, err := plan(found)
+	removal, err := plan(found)
 	if err != nil {
 		return err
 	}
-	dry := c.Bool("dry-run")
-	freed := removal.Freed
-	for _, one := range images {
-		freed += one.Size
+	dry, freed := c.Bool("dry-run"), removal.size()
+	if !dry && !removal.empty() {
+		if err := e.confirm(c.Bool("yes"), "remove %d repositories, %d revisions, %d files of images and %d unfinished merges, %s",
+			len(removal.hub.Repos), len(removal.hub.Revisions), len(removal.images), len(removal.merges), byteSize(freed)); err != nil {
+			return err
+		}
+		if err := removal.hub.Run(); err != nil {
+			return err
+		}
+		var keptImages, keptMerges int64
+		if removal.images, keptImages, err = e.removeImages(removal.images); err != nil {
+			return err
+		}
+		if removal.merges, keptMerges, err = e.removeMerges(removal.merges); err != nil {
+			return err
+		}
+		freed -= keptImages + keptMerges
 	}
-	if !dry && !(removal.Empty() && len(images) == 0) {
-		if err := e.confirm(c.Bool("yes"), "remove %s, %s", whatGoes(removal, len(images)), byteSize(freed)); err != nil {
-			return err
-		}
-		if err := removal.Run(); err != nil {
-			return err
-		}
-		var kept int64
-		if images, kept, err = e.removeImages(images); err != nil {
-			return err
-		}
-		freed -= kept
-	}
-	names := []string{}
-	for _, one := range images {
-		names = append(names, one.Name)
+	images := []string{}
+	for _, one := range removal.images {
+		images = append(images, one.Name)
 	}
 	return e.result(func(w io.Writer) {
-		for _, name := range slices.Concat(removal.Repos, removal.Revisions, names) {
+		for _, name := range slices.Concat(removal.hub.Repos, removal.hub.Revisions, images) {
 			fmt.Fprintln(w, oneLine(name))
+		}
+		for _, m := range removal.merges {
+			fmt.Fprintln(w, m)
 		}
 		verb := "freed"
 		if dry {
 			verb = "would free"
 		}
 		fmt.Fprintf(w, "%s %s\n", verb, byteSize(freed))
-	}, map[string]any{"removed": !dry, "repos": orEmpty(removal.Repos), "revisions": orEmpty(removal.Revisions), "images": names, "bytes_freed": freed})
-}
-
-// whatGoes counts what a removal takes away.
-func whatGoes(removal *hub.Removal, images int) string {
-	var parts []string
-	for _, p := range []struct {
-		n         int
-		one, many string
-	}{{len(removal.Repos), "repository", "repositories"}, {len(removal.Revisions), "revision", "revisions"}, {images, "file of images", "files of images"}} {
-		switch {
-		case p.n == 1:
-			parts = append(parts, "1 "+p.one)
-		case p.n > 1:
-			parts = append(parts, fmt.Sprintf("%d %s", p.n, p.many))
-		}
-	}
-	if len(parts) == 0 {
-		return "what unfinished downloads left"
-	}
-	return strings.Join(parts, ", ")
+	}, map[string]any{
+		"removed": !dry, "repos": orEmpty(removal.hub.Repos), "revisions": orEmpty(removal.hub.Revisions),
+		"images": images, "merges": orEmpty(removal.merges), "bytes_freed": freed,
+	})
 }
 
 // confirm asks on a terminal. Elsewhere --yes must have been given.

@@ -77,10 +77,10 @@ func (c cachedImages) text(w io.Writer) {
 var imageFile = regexp.MustCompile(`^[0-9a-f]{40}\.\S+$`)
 
 // planRemoval finds what the operands name: repositories, revisions and files of images.
-func (e *env) planRemoval(c *cli.Context, found *hub.CacheReport) (*hub.Removal, []dataset.CacheEntry, error) {
+func (e *env) planRemoval(c *cli.Context, found *hub.CacheReport) (cacheRemoval, error) {
 	entries, err := e.dataCache(0).Entries()
 	if err != nil {
-		return nil, nil, err
+		return cacheRemoval{}, err
 	}
 	named := map[string]bool{}
 	var targets []hub.Repo
@@ -91,7 +91,7 @@ func (e *env) planRemoval(c *cli.Context, found *hub.CacheReport) (*hub.Removal,
 		}
 		r, err := repo(c, name)
 		if err != nil {
-			return nil, nil, err
+			return cacheRemoval{}, err
 		}
 		targets = append(targets, r)
 	}
@@ -103,13 +103,13 @@ func (e *env) planRemoval(c *cli.Context, found *hub.CacheReport) (*hub.Removal,
 		}
 	}
 	for name := range named {
-		return nil, nil, fmt.Errorf("removing %q from the cache: %w", name, os.ErrNotExist)
+		return cacheRemoval{}, fmt.Errorf("removing %q from the cache: %w", name, os.ErrNotExist)
 	}
 	removal, err := found.PlanRemoval(targets...)
 	if err != nil {
 		err = withHint(err, "\"hubtool cache ls\" lists what is there; a data set is hf://datasets/owner/name")
 	}
-	return removal, images, err
+	return cacheRemoval{hub: removal, images: images}, err
 }
 
 // removeImages removes files of images, less those that a process uses: their bytes are kept.

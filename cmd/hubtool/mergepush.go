@@ -93,12 +93,14 @@ func (e *env) pushMerged(ctx context.Context, p *mergePush, dir string) error {
 // mergeSend merges and pushes with at most one file of weights on this disk. What it needs to go on
 // after a failure stays in the program's cache; again is the command that does so.
 func (e *env) mergeSend(ctx context.Context, plan *adapters.MergePlan, p *mergePush, again string) (result adapters.MergeResult, err error) {
-	work := e.ownCache("merges")
-	if work == "" {
-		work = filepath.Join(os.TempDir(), "hubtool-merges")
+	name := fmt.Sprintf("%x", sha256.Sum256([]byte(p.client.Endpoint()+" "+p.repo.String()+" "+again)))[:16]
+	pending := pendingMerge{Name: name, Path: filepath.Join(e.mergesDir(), name)}
+	held, err := pending.hold()
+	if err != nil {
+		return result, fmt.Errorf("merging in %q: %w", pending.Path, err)
 	}
-	work = filepath.Join(work, fmt.Sprintf("%x", sha256.Sum256([]byte(p.client.Endpoint()+" "+p.repo.String()+" "+again)))[:16])
-	rest, result, err := plan.Send(ctx, work, draftStore{p.draft})
+	defer held.Close()
+	rest, result, err := plan.Send(ctx, filepath.Join(pending.Path, mergeWork), draftStore{p.draft})
 	if err == nil {
 		err = p.writeCard(ctx, rest)
 	}
@@ -108,9 +110,9 @@ func (e *env) mergeSend(ctx context.Context, plan *adapters.MergePlan, p *mergeP
 	e.endProgress()
 	switch {
 	case err == nil:
-		return result, os.RemoveAll(work)
+		return result, pending.remove(held)
 	case errors.Is(err, adapters.ErrNonFinite): // it will be no other way the next time
-		return result, errors.Join(err, os.RemoveAll(work))
+		return result, errors.Join(err, pending.remove(held))
 	}
 	return result, withHint(err, "what the Hub has by now is not sent again; this goes on: %s", again)
 }

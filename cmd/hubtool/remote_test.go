@@ -309,6 +309,13 @@ func TestSentMerge(t *testing.T) {
 			return nil
 		})
 		most.Store(max(most.Load(), int64(found)))
+		dirs, _ := filepath.Glob(filepath.Join(cache, "hubtool-merges", "*"))
+		for _, dir := range dirs {
+			if f, free := (pendingMerge{Path: dir}).tryLock(); free {
+				f.Close()
+				t.Errorf("%s: prune could remove what is being merged", r.URL.Path)
+			}
+		}
 		hub.ServeHTTP(w, r)
 	}
 	h.Forget()
@@ -321,6 +328,10 @@ func TestSentMerge(t *testing.T) {
 	}
 	if n := most.Load(); n != 1 {
 		t.Errorf("%d files of weights were on the disk", n)
+	}
+	pending, _ := p.run(0, "cache", "prune", "--dry-run")
+	if merges := pending["merges"].([]any); len(merges) != 1 || merges[0].(map[string]any)["size"].(float64) == 0 {
+		t.Errorf("prune knows %v of what is left", merges)
 	}
 	h.Forget()
 	summary, stderr := p.run(0, args...)
