@@ -89,16 +89,21 @@ func (e *env) rename(ctx context.Context, ref string, o reduceOptions, base stri
 	return e.saveMade(ctx, a, loss, o, spelled, names, as.dirs[0])
 }
 
-// kohyaPrefix is what sd-scripts puts before the name of a module, by which it and ComfyUI tell a U-Net
-// from a text encoder.
-func kohyaPrefix(given, module string) string {
-	switch {
-	case given != "":
-		return given
-	case strings.HasPrefix(module, "text_model."):
-		return "lora_te"
+// kohyaModule is what sd-scripts calls a module: with underscores for dots after a prefix by which it and ComfyUI tell a
+// U-Net from a text encoder.
+func kohyaModule(prefix, module string) string {
+	// Since transformers 5, names in CLIPTextModel lack the text_model that they begin with everywhere else.
+	if strings.HasPrefix(module, "encoder.layers.") {
+		module = "text_model." + module
 	}
-	return "lora_unet"
+	switch {
+	case prefix != "":
+	case strings.HasPrefix(module, "text_model."):
+		prefix = "lora_te"
+	default:
+		prefix = "lora_unet"
+	}
+	return prefix + "_" + strings.ReplaceAll(module, ".", "_")
 }
 
 // convertKohya writes LoRA's factors as sd-scripts names them: modules with underscores for dots,
@@ -119,21 +124,23 @@ func (e *env) convertKohya(ctx context.Context, ref, prefix string, o reduceOpti
 	if err != nil {
 		return err
 	}
+	// diffusers mistakes the names of modules whose alpha is not that of most.
+	alpha := float64(loss.Ranks[1])
 	var tensors []format.Tensor
 	for _, t := range made.Targets {
 		values := made.TargetValues(t)
 		if values["lora_A.weight"] == nil {
 			return fmt.Errorf("converting %q: %w: kohya's format has no embeddings", t.Name, adapters.ErrMethod)
 		}
-		module := kohyaPrefix(prefix, t.Name) + "_" + strings.ReplaceAll(format.Spell(modelTypeOf(t.Name), t.Name, spelled), ".", "_")
+		module := kohyaModule(prefix, format.Spell(modelTypeOf(t.Name), t.Name, spelled))
 		down, up := append([]int{t.Rank}, t.Shape[1:]...), []int{t.Out(), t.Rank}
 		for range t.Shape[2:] {
 			up = append(up, 1)
 		}
 		tensors = append(tensors,
 			format.FloatTensor(module+".lora_down.weight", down, values["lora_A.weight"]),
-			format.FloatTensor(module+".lora_up.weight", up, values["lora_B.weight"]),
-			format.FloatTensor(module+".alpha", nil, []float32{float32(t.Alpha)}))
+			format.FloatTensor(module+".lora_up.weight", up, forAlpha(alpha, t, values["lora_B.weight"])),
+			format.FloatTensor(module+".alpha", nil, []float32{float32(alpha)}))
 	}
 	for name := range made.FullValues() {
 		e.note("%s is left out: kohya's format has no whole parameters", name)
@@ -150,6 +157,18 @@ func (e *env) convertKohya(ctx context.Context, ref, prefix string, o reduceOpti
 		m.Bytes = info.Size()
 	}
 	return e.result(m.text, m)
+}
+
+// forAlpha returns a factor B that with another alpha makes the same update.
+func forAlpha(alpha float64, t adapters.Target, b []float32) []float32 {
+	if t.Alpha == alpha {
+		return b
+	}
+	scaled := make([]float32, len(b))
+	for i, v := range b {
+		scaled[i] = v * float32(t.Alpha/alpha)
+	}
+	return scaled
 }
 
 // modelTypeOf is the model type whose names a module has, as far as that matters for spelling.

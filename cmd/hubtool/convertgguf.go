@@ -58,12 +58,7 @@ func (e *env) convertGGUF(ctx context.Context, ref, base string, o reduceOptions
 			a, b = ggufTransposed(values["lora_embedding_A"], t.Rank, t.In()), values["lora_embedding_B"]
 			shapeA = []int{t.In(), t.Rank}
 		}
-		if t.Alpha != alpha {
-			b = slices.Clone(b)
-			for i := range b {
-				b[i] *= float32(t.Alpha / alpha)
-			}
-		}
+		b = forAlpha(alpha, t, b)
 		if heads := model.heads(name, cfg); heads > 0 {
 			if t.Out()%(2*heads) != 0 {
 				return fmt.Errorf("converting %q: %w: its %d outputs are not those of %d heads", t.Name, adapters.ErrMismatch, t.Out(), heads)
