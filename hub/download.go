@@ -155,7 +155,7 @@ func (c *Client) complete(ctx context.Context, p *partial, src *source, f File, 
 		err = fmt.Errorf("%w: %q needs %d more bytes, %d are free", ErrSpace, filepath.Dir(p.path), p.size-p.pos, free)
 	}
 	if err == nil {
-		err = c.fill(ctx, p, src)
+		err = explainXet(f, c.fill(ctx, p, src))
 	}
 	switch {
 	case err == nil:
@@ -167,6 +167,16 @@ func (c *Client) complete(ctx context.Context, p *partial, src *source, f File, 
 	}
 	c.report(Event{File: f.Path, State: Failed, Done: p.pos, Total: p.size, Err: err})
 	return p.fetched, err
+}
+
+// explainXet says why a listed file that the Hub keeps in Xet may have been refused. An answer with a code of the Hub,
+// such as that of a gated repository, has another reason.
+func explainXet(f File, err error) error {
+	var e *Error
+	if f.XetHash == "" || !errors.As(err, &e) || e.Status < 400 || e.Status >= 500 || e.Code != "" || retryableStatus(e.Status) {
+		return err
+	}
+	return fmt.Errorf("%w; the Hub keeps the file in Xet and seems to serve it in no other way: the Hub's own client can read it", err)
 }
 
 // waiting reports that another process has a file's lock.

@@ -1,13 +1,16 @@
 package hub_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -112,6 +115,51 @@ func TestNamesOfOtherSystems(t *testing.T) {
 				t.Errorf("%q has %d bytes; want %d", name, len(got), len(want))
 			}
 		}
+	})
+}
+
+func TestFilesInXetAlone(t *testing.T) {
+	inXet := hubtest.Replace(func(listing []byte) []byte {
+		entry := []byte(`"path":"model.safetensors"`)
+		return bytes.Replace(listing, entry, fmt.Appendf(nil, `"xetHash":"%064x",%s`, 1, entry), 1)
+	})
+	const explained = "keeps the file in Xet"
+	for _, c := range []struct {
+		name    string
+		listing bool // that says Xet
+		refusal hubtest.Fault
+		kind    error
+		xet     bool
+	}{
+		{"forbidden", true, hubtest.Fault{Do: hubtest.Text(403, "text/plain", "use a client that knows Xet")}, hub.ErrAuth, true},
+		{"not found", true, hubtest.Fault{Do: hubtest.Text(404, "text/plain", "no such key")}, hub.ErrNotFound, true},
+		{"unprocessable", true, hubtest.Fault{Do: hubtest.Text(422, "text/plain", "Xet only")}, nil, true},
+		{"gated, which has another reason", true, hubtest.Fault{Do: hubtest.Status(403, "X-Error-Code", "GatedRepo")}, hub.ErrGated, false},
+		{"no Xet", false, hubtest.Fault{Do: hubtest.Text(403, "text/plain", "no")}, hub.ErrAuth, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t)
+			if c.listing {
+				r.hub.Inject(hubtest.Fault{Path: "/tree/", Do: inXet})
+			}
+			c.refusal.Method, c.refusal.Path = "GET", "/model.safetensors"
+			r.hub.Inject(c.refusal)
+			_, err := r.client().Pull(context.Background(), repo, hub.PullOptions{})
+			if err == nil || c.kind != nil && !errors.Is(err, c.kind) || strings.Contains(err.Error(), explained) != c.xet {
+				t.Errorf("error %v", err)
+			}
+			if n := r.hub.Count("GET", "/model.safetensors"); n != 1 {
+				t.Errorf("asked %d times; want 1: it will be refused again", n)
+			}
+			if left := r.incomplete(); len(left) > 0 {
+				t.Errorf("left over: %v", left)
+			}
+		})
+	}
+	t.Run("served as all others", func(t *testing.T) {
+		r := newRig(t)
+		r.hub.Inject(hubtest.Fault{Path: "/tree/", Do: inXet})
+		r.pull(hub.PullOptions{})
 	})
 }
 
