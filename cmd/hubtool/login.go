@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -31,6 +32,9 @@ func (e *env) login(c *cli.Context) error {
 		return err
 	}
 	user, err := client.WhoAmI(c.Context)
+	if errors.Is(err, hub.ErrAuth) {
+		return withHint(err, "the Hub does not know this token: copy it again from the settings of your account")
+	}
 	if err != nil {
 		return err
 	}

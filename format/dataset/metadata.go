@@ -158,6 +158,9 @@ func (c *column) describe(cells []cell) {
 
 // add appends a column.
 func (t *table) add(c column, cells []cell) {
+	if c.name == "" { // the index that pandas writes; its reader calls it so, too
+		c.name = fmt.Sprintf("Unnamed: %d", len(t.columns))
+	}
 	t.columns = append(t.columns, c)
 	t.cells = append(t.cells, cells)
 }
