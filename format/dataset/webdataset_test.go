@@ -239,7 +239,7 @@ func FuzzTable(f *testing.F) {
 	names := []string{"a.csv", "a.csv.gz", "a.jsonl", "a.json", "a.tsv"}
 	f.Fuzz(func(t *testing.T, data []byte, kind uint8) {
 		err := openBytes(t, t.TempDir(), names[int(kind)%len(names)], data, Options{ImageColumn: "image"})
-		if !expected(err) && !errors.Is(err, os.ErrNotExist) {
+		if !expected(err) && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, ErrSplit) { // there may be no rows
 			t.Error(err)
 		}
 	})
