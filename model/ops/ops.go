@@ -238,9 +238,20 @@ func LayerNorm(t *Tape, x, gamma, beta *Node, eps float64) *Node {
 
 // Dropout zeroes elements of x with probability p and divides the others by 1-p, as torch does in
 // training. It takes from the random state and returns the next one.
+//
+// Each element has 16 random bits, and p is rounded to as many: random numbers are the dearest part of
+// dropping, and GoMLX's uniform ones take 32 bits each.
 func Dropout(state, x *Node, p float64) (next, y *Node) {
-	next, u := RandomUniform(state, x.Shape())
-	keep := GreaterOrEqual(u, Scalar(x.Graph(), x.DType(), p))
+	const words = 1 << 16
+	dropped := math.Round(p * words)
+	g, size := x.Graph(), x.Shape().Size()
+	all := Const(g, uint64(math.MaxUint64)) // as a node: a number that large is rounded on its way
+	next, bits := RandomIntN(state, all, shapes.Make(dtypes.Uint64, (size+3)/4))
+	bits = Reshape(Bitcast(bits, dtypes.Uint16), -1)
+	if bits.Shape().Size() > size {
+		bits = Slice(bits, AxisRange(0, size))
+	}
+	keep := GreaterOrEqual(Reshape(bits, x.Shape().Dimensions...), Scalar(g, dtypes.Uint16, dropped))
 	return next, Where(keep, MulScalar(x, 1/(1-p)), ZerosLike(x))
 }
 
