@@ -163,9 +163,7 @@ func Gelu(t *Tape, x *Node) *Node {
 	return t.gradient(Mul(x, StopGradient(cdf)), func(v *Node) []*Node {
 		x, cdf := x, cdf
 		if !IsGo(x.Graph().Backend()) {
-			again := OptimizationBarriers(x, v)
-			x, v = again[0], again[1]
-			cdf = normalCDF(x)
+			cdf = OneMinus(normalCDF(Neg(x)))
 		}
 		pdf := MulScalar(Exp(MulScalar(Square(x), -0.5)), 1/math.Sqrt(2*math.Pi))
 		return []*Node{Mul(v, Add(cdf, Mul(x, pdf))), nil}
