@@ -70,7 +70,7 @@ func (p *Params) Dropout(x *graph.Node, rate float64) *graph.Node {
 // backward pass. Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost".
 func (p *Params) Layer(x *graph.Node) *graph.Node {
 	if !p.recomputing {
-		return x
+		return ops.Residual(p.tape, x)
 	}
 	return x.Checkpoint()
 }

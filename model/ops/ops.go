@@ -234,6 +234,16 @@ func LayerNorm(t *Tape, x, gamma, beta *Node, eps float64) *Node {
 	})
 }
 
+// Residual is x, the sum that runs through all layers. Its gradient is a sum as well, to which every
+// layer adds: the barrier has XLA keep it once per layer instead of adding up all later layers again
+// wherever it is needed.
+func Residual(t *Tape, x *Node) *Node {
+	if !t.Training() || IsGo(x.Graph().Backend()) {
+		return x
+	}
+	return t.gradient(SchedulingBarrier(x), func(v *Node) []*Node { return OptimizationBarriers(v, x)[:1] })
+}
+
 // Dropout zeroes elements of x with probability p and divides the others by 1-p, as torch does in
 // training. It takes from the random state and returns the next one.
 //
