@@ -107,7 +107,7 @@ func compare(shape, mode, xla, python string, rounds int, seconds float64) error
 			}
 			ratios, ours, theirs := map[string][]float64{}, map[string]measurement{}, measurement{}
 			for range rounds {
-				if err := measure(&theirs, python, filepath.Join("bench", "torch_vit.py"), "--shape", s, "--mode", m, "--seconds", strconv.FormatFloat(seconds, 'g', -1, 64)); err != nil {
+				if err := measure(&theirs, nil, python, filepath.Join("bench", "torch_vit.py"), "--shape", s, "--mode", m, "--seconds", strconv.FormatFloat(seconds, 'g', -1, 64)); err != nil {
 					return err
 				}
 				for _, spec := range specs {
@@ -116,7 +116,7 @@ func compare(shape, mode, xla, python string, rounds int, seconds float64) error
 						return err
 					}
 					var got measurement
-					if err := measure(&got, self, "-engine", spec, "-shape", s, "-mode", m, "-seconds", strconv.FormatFloat(seconds, 'g', -1, 64)); err != nil {
+					if err := measure(&got, engine.Environment(spec), self, "-engine", spec, "-shape", s, "-mode", m, "-seconds", strconv.FormatFloat(seconds, 'g', -1, 64)); err != nil {
 						return err
 					}
 					ratios[spec], ours[spec] = append(ratios[spec], got.Rate/theirs.Rate), got
@@ -152,10 +152,10 @@ func compareMethods(shape, xla, python string, rounds int, seconds float64) erro
 		for _, m := range methods {
 			args := []string{"--shape", shape, "--mode", "train", "--method", m.name, "--seconds", strconv.FormatFloat(seconds, 'g', -1, 64)}
 			var one, other measurement
-			if err := measure(&one, self, append(args, "-engine", spec)...); err != nil {
+			if err := measure(&one, engine.Environment(spec), self, append(args, "-engine", spec)...); err != nil {
 				return err
 			}
-			if err := measure(&other, python, append([]string{filepath.Join("bench", "torch_vit.py")}, args...)...); err != nil {
+			if err := measure(&other, nil, python, append([]string{filepath.Join("bench", "torch_vit.py")}, args...)...); err != nil {
 				return err
 			}
 			ours[m.name], theirs[m.name] = max(ours[m.name], one.Best), max(theirs[m.name], other.Best)
@@ -168,13 +168,14 @@ func compareMethods(shape, xla, python string, rounds int, seconds float64) erro
 	return nil
 }
 
-func measure(into *measurement, program string, args ...string) error {
+// measure runs a program in an environment; nil is that of this process.
+func measure(into *measurement, env []string, program string, args ...string) error {
+	if env == nil {
+		env = os.Environ()
+	}
 	cmd := exec.Command(program, args...)
 	cmd.Stderr = os.Stderr
-	cmd.Env = append(os.Environ(), "CUDA_VISIBLE_DEVICES=", "HF_HUB_OFFLINE=1", "OMP_NUM_THREADS=2", "PYTHONWARNINGS=ignore")
-	if env := engine.Environment("go"); env != nil {
-		cmd.Env = append(cmd.Env, env[0])
-	}
+	cmd.Env = append(env, "CUDA_VISIBLE_DEVICES=", "HF_HUB_OFFLINE=1", "OMP_NUM_THREADS=2", "PYTHONWARNINGS=ignore")
 	out, err := cmd.Output()
 	if err != nil {
 		return fmt.Errorf("running %s: %w", program, err)

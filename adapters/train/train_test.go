@@ -313,8 +313,9 @@ func TestKeepsTheBest(t *testing.T) {
 	}
 	dir := t.TempDir()
 	j := random(t, e, dir)
-	// A rate that spoils what the first steps learn.
-	j.Config.LearningRate, j.Config.NumTrainEpochs, j.Config.SaveTotalLimit = 0.2, 6, 1
+	// A rate that never gets lower spoils what the first steps learn.
+	j.Config.LRSchedulerType = "constant"
+	j.Config.LearningRate, j.Config.NumTrainEpochs, j.Config.SaveTotalLimit = 1.0, 6, 1
 	j.Config.MetricForBestModel = "loss"
 	result := run(t, j)
 	best := slices.MinFunc(result.Epochs, func(a, b train.EpochResult) int {

@@ -74,6 +74,34 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
+// A plugin for the processor wants an allocator that keeps memory, whatever else the user tells it.
+func TestEnvironmentOfPlugins(t *testing.T) {
+	if !engine.XLA {
+		t.Skip("this build has no XLA")
+	}
+	t.Setenv("GODEBUG", "cpu.fma=off")
+	for _, c := range []struct{ plugin, present, want string }{
+		{"pjrt_c_api_cpu_plugin.so", "", "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184"},
+		{"pjrt_c_api_cpu_plugin.so,tf32=false", "glibc.malloc.mmap_max=7:glibc.rtld.nns=5",
+			"glibc.malloc.mmap_max=7:glibc.rtld.nns=5:glibc.malloc.hugetlb=1:glibc.malloc.trim_threshold=17179869184"},
+		{"pjrt_c_api_cuda_plugin.so", "", ""},
+	} {
+		t.Setenv("GLIBC_TUNABLES", c.present)
+		env := engine.Environment("xla:/nowhere/" + c.plugin)
+		got := ""
+		if len(env) > 0 {
+			got = strings.TrimPrefix(env[0], "GLIBC_TUNABLES=")
+		}
+		if got != c.want {
+			t.Errorf("%s beside %q: %q, want %q", c.plugin, c.present, got, c.want)
+		}
+		t.Setenv("GLIBC_TUNABLES", got)
+		if again := engine.Environment("xla:/nowhere/" + c.plugin); again != nil {
+			t.Errorf("%s: the process would be started again for ever", c.plugin)
+		}
+	}
+}
+
 // TF32 and non-deterministic kernels are things of GPUs.
 func TestModes(t *testing.T) {
 	specs := []string{"go"}

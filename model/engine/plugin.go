@@ -106,21 +106,26 @@ func libraries(plugin string) (dirs []string, cuda string) {
 	return dirs, cuda
 }
 
-// loader are the settings that the dynamic linker and XLA read at a process's start, with what a
-// plugin's libraries need added.
-func loader(spec string) []string {
-	var plugins []string
+// candidates are the plugins that opening the engine spec names may load.
+func candidates(spec string) []string {
 	switch kind, plugin, _ := strings.Cut(spec, ":"); {
 	case kind == "go":
 		return nil
 	case plugin != "":
 		path, _, _ := strings.Cut(plugin, ",")
-		if abs, err := filepath.Abs(path); err == nil {
-			plugins = []string{abs}
+		abs, err := filepath.Abs(path)
+		if err != nil {
+			return nil
 		}
+		return []string{abs}
 	default:
-		plugins = Plugins()
+		return Plugins()
 	}
+}
+
+// loader are the settings that the dynamic linker and XLA read at a process's start, with what the
+// plugins' libraries need added.
+func loader(plugins []string) []string {
 	var dirs []string
 	cuda := ""
 	for _, plugin := range plugins {
