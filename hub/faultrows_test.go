@@ -98,7 +98,7 @@ func TestNamesOfOtherSystems(t *testing.T) {
 			}
 		})
 	}
-	t.Run("47, 48 names and long paths go up and come back as they are", func(t *testing.T) {
+	t.Run("47 names, and long paths, go up and come back as they are", func(t *testing.T) {
 		r := newRig(t)
 		// Windows takes more than 255 characters only in extended paths, which package os makes of absolute ones.
 		long := strings.Repeat("a-folder-inside/", 20) + "weights.bin"
