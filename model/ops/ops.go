@@ -153,7 +153,7 @@ func softmax(t *Tape, x *Node) *Node {
 
 // Gelu is the exact x·Φ(x), transformers' "gelu"; its derivative is Φ(x) + x·φ(x). On the Go engine
 // Φ, the dearest part, is computed once for both. On XLA it costs little beside the memory that it
-// would be kept in until the backward pass: the barrier keeps XLA from taking the two for one.
+// would be kept in until the backward pass: as 1 - Φ(-x) XLA does not take it for the one before.
 func Gelu(t *Tape, x *Node) *Node {
 	cdf := normalCDF(x)
 	if t != nil && t.gradients == nil {
@@ -161,7 +161,7 @@ func Gelu(t *Tape, x *Node) *Node {
 	}
 	// For autodiff the second factor is constant; the gradient by the first covers both.
 	return t.gradient(Mul(x, StopGradient(cdf)), func(v *Node) []*Node {
-		x, cdf := x, cdf
+		cdf := cdf
 		if !IsGo(x.Graph().Backend()) {
 			cdf = OneMinus(normalCDF(Neg(x)))
 		}
