@@ -138,13 +138,21 @@ func (p *Program) slices(n int) []Slice {
 
 // Cut lists the parts of a batch of n that [Inputs] is asked for, one by one.
 func (p *Program) Cut(n int) []Slice {
-	var parts []Slice
+	var all []Slice
 	for _, s := range p.slices(n) {
-		each := (s.Hi - s.Lo) / p.weights.devices
-		for device := range p.weights.devices {
-			lo := s.Lo + device*each
-			parts = append(parts, Slice{Lo: lo, Hi: lo + each, Device: compute.DeviceNum(device)})
-		}
+		all = append(all, p.parts(s)...)
+	}
+	return all
+}
+
+// parts divides a slice among the devices.
+func (p *Program) parts(s Slice) []Slice {
+	devices := p.weights.devices
+	each := (s.Hi - s.Lo) / devices
+	parts := make([]Slice, devices)
+	for device := range parts {
+		lo := s.Lo + device*each
+		parts[device] = Slice{Lo: lo, Hi: lo + each, Device: compute.DeviceNum(device)}
 	}
 	return parts
 }
@@ -190,8 +198,7 @@ func (p *Program) call(s Slice, seed func(lo int) int64, input Inputs) ([]*tenso
 	if (s.Hi-s.Lo)%devices != 0 {
 		return nil, fmt.Errorf("running the graph: %d images cannot be divided among %d devices", s.Hi-s.Lo, devices)
 	}
-	each := (s.Hi - s.Lo) / devices
-	for device := range devices {
+	for device, part := range p.parts(s) {
 		for _, name := range p.names {
 			args = append(args, p.weights.tensors[name].copies[device])
 		}
@@ -203,8 +210,7 @@ func (p *Program) call(s Slice, seed func(lo int) int64, input Inputs) ([]*tenso
 			}
 			own = append(own, rng)
 		}
-		lo := s.Lo + device*each
-		in, err := input(Slice{Lo: lo, Hi: lo + each, Device: compute.DeviceNum(device)})
+		in, err := input(part)
 		own = append(own, in...)
 		batch = append(batch, own...)
 		if err != nil {

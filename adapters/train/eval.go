@@ -57,7 +57,7 @@ const calibrationBins, maxMistakes = 15, 24
 // label_smoothing_factor of the loss. progress, which may be nil, is told how many images are done.
 func Evaluate(ctx context.Context, p *model.Predictor, l *Loader, labels []string, smoothing float64, progress func(done, total int)) (*Evaluation, error) {
 	return evaluate(l.Epoch(ctx, 0, 0), l, labels, smoothing, progress, func(b *Batch) ([]float32, error) {
-		return p.Logits(b.Pixels[:b.N*len(b.Pixels)/l.Batch], b.N)
+		return p.Logits(b.images(), b.N)
 	})
 }
 

@@ -94,7 +94,7 @@ func (r *run) extract(ctx context.Context, l *Loader, mode model.Mode) (*feature
 		if err != nil {
 			return nil, err
 		}
-		values, err := x.Features(batch.Pixels[:batch.N*len(batch.Pixels)/l.Batch], batch.N)
+		values, err := x.Features(batch.images(), batch.N)
 		if err != nil {
 			return nil, err
 		}

@@ -73,6 +73,9 @@ type Batch struct {
 	Features []float32
 }
 
+// images are the pixels less those of the padding.
+func (b *Batch) images() []byte { return b.Pixels[:b.N*len(b.Pixels)/len(b.Labels)] }
+
 // slot is a batch in the ring while its images are prepared.
 type slot struct {
 	Batch

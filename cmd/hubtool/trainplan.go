@@ -166,8 +166,9 @@ func (e *env) means(ctx context.Context, p *plan, dryRun bool) (precision model.
 // featureNote tells of features that could be kept and have no room, unless nobody wants any kept.
 func (e *env) featureNote(job *train.Job) {
 	const mega = 1_000_000
-	room := (job.FeatureRoom() + mega - 1) / mega * mega
-	if have := job.FeatureCache; have > 0 && job.FeatureRoom() > have {
+	need, have := job.FeatureRoom(), job.FeatureCache
+	if have > 0 && need > have {
+		room := (need + mega - 1) / mega * mega
 		e.note("the backbone is frozen, but its features have no room in dataset.feature_cache, which is %v: all images go through it again in every epoch. Set --dataset.feature-cache %v to compute their features once", Bytes(have), Bytes(room))
 	}
 }
