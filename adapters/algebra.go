@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"regexp"
 	"slices"
@@ -168,16 +169,23 @@ func spectrumFor(d []float32, out, in int, r Reduction, usual int) (spectrum, er
 	}
 }
 
-// composeFull collects parameters that adapters replace; two must not replace the same one differently.
+// composeFull collects parameters that adapters replace: those of saved modules, biases, and embeddings that PEFT keeps
+// beside their adapters. Two must not replace the same one differently; one that leaves it as it is in the base agrees
+// with any other.
 func composeFull(as []*Adapter) (map[string]Parameter, error) {
 	full := map[string]Parameter{}
+	different := map[string]bool{}
 	for _, a := range as {
 		for name, p := range a.FullValues() {
 			if old, ok := full[name]; ok && !slices.Equal(old.Values, p.Values) {
-				return nil, fmt.Errorf("composing: %w: two adapters replace %q", ErrMismatch, name)
+				different[name] = true
 			}
 			full[name] = p
 		}
+	}
+	if len(different) > 0 {
+		return nil, fmt.Errorf("composing: %w: adapters replace these tensors with different values, of which one adapter can have only one:\n  %s",
+			ErrMismatch, strings.Join(slices.Sorted(maps.Keys(different)), "\n  "))
 	}
 	return full, nil
 }
@@ -476,16 +484,16 @@ func (a *Adapter) fill(modules []composed, full map[string]Parameter) error {
 			a.params = append(a.params, Parameter{key(t.Name, p.Name), p.Shape, values})
 		}
 	}
-	kept := a.Full[:0:0]
-	for _, name := range a.Full {
-		p, ok := full[name]
-		if !ok { // a bias that no source trains
-			continue
+	// A bias that no source trains is not kept; an embedding that PEFT saved, of which no config tells, is.
+	a.Full = slices.DeleteFunc(a.Full, func(name string) bool { _, ok := full[name]; return !ok })
+	for _, name := range slices.Sorted(maps.Keys(full)) {
+		if !slices.Contains(a.Full, name) {
+			a.Full = append(a.Full, name)
 		}
-		kept = append(kept, name)
-		a.params = append(a.params, Parameter{keyPrefix + name, p.Shape, p.Values})
 	}
-	a.Full = kept
+	for _, name := range a.Full {
+		a.params = append(a.params, Parameter{keyPrefix + name, full[name].Shape, full[name].Values})
+	}
 	return nil
 }
 

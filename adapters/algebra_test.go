@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"gonum.org/v1/gonum/mat"
@@ -160,6 +161,63 @@ func TestComposeEmbedding(t *testing.T) {
 		if !slices.Equal(got[name], values) {
 			t.Errorf("%s is not the adapter's", name)
 		}
+	}
+}
+
+// The embeddings that PEFT saves beside an adapter come along, under its names; those of two adapters have to be the same.
+func TestComposeKeepsSavedEmbeddings(t *testing.T) {
+	const from, embedding = "../testdata/golden/text/adapters/llama-embedding", "model.embed_tokens.weight"
+	load := func(dir string) *adapters.Adapter {
+		t.Helper()
+		base, err := adapters.FilesBase(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := adapters.Load(dir, base)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	one, same := load(from), load(from)
+	want := one.FullValues()[embedding].Values
+	if len(want) != 70*32 {
+		t.Fatalf("the golden adapter has %d numbers in its embedding", len(want))
+	}
+	for name, c := range map[string]struct {
+		of   []*adapters.Adapter
+		opts adapters.ComposeOptions
+	}{
+		"one":     {[]*adapters.Adapter{one}, adapters.ComposeOptions{}},
+		"two":     {[]*adapters.Adapter{one, same}, adapters.ComposeOptions{}},
+		"linear":  {[]*adapters.Adapter{one, same}, adapters.ComposeOptions{Linear: true}},
+		"resized": {[]*adapters.Adapter{one}, adapters.ComposeOptions{Reduce: adapters.Reduction{Rank: 2}}},
+	} {
+		made, loss, err := adapters.Compose(c.of, c.opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := t.TempDir()
+		if err := made.Save(t.Context(), dir, format.Transformers5); err != nil {
+			t.Fatal(err)
+		}
+		ck, err := format.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ck.Close()
+		if _, ok := ck.Tensor("base_model.model.model.embed_tokens.base_layer.weight"); !ok {
+			t.Errorf("%s: the file has no embedding where PEFT looks for it", name)
+		}
+		if got := load(dir).FullValues()[embedding].Values; !slices.Equal(got, want) || loss.Parameters < len(want) {
+			t.Errorf("%s: the embedding is not the adapter's; %+v", name, loss)
+		}
+	}
+
+	same.FullValues()[embedding].Values[3]++
+	_, _, err := adapters.Compose([]*adapters.Adapter{one, same}, adapters.ComposeOptions{})
+	if !errors.Is(err, adapters.ErrMismatch) || !strings.Contains(err.Error(), embedding) {
+		t.Errorf("two embeddings: %v", err)
 	}
 }
 

@@ -62,8 +62,9 @@ func (a *Adapter) tensors(names format.Names) []format.Tensor {
 		name := strings.TrimPrefix(p.Name, keyPrefix)
 		for _, n := range names.Each() {
 			spelled := format.Spell(a.base.ModelType, name, n)
-			if module, ok := strings.CutSuffix(spelled, ".bias"); ok && a.wraps(strings.TrimSuffix(name, ".bias")) {
-				spelled = module + ".base_layer.bias"
+			if a.wraps(name) {
+				dot := strings.LastIndexByte(spelled, '.')
+				spelled = spelled[:dot] + ".base_layer" + spelled[dot:]
 			}
 			if !seen[spelled] {
 				seen[spelled] = true
@@ -74,9 +75,11 @@ func (a *Adapter) tensors(names format.Names) []format.Tensor {
 	return ts
 }
 
-// wraps tells whether the module is a target, whose own tensors PEFT keeps in "base_layer".
-func (a *Adapter) wraps(module string) bool {
-	return slices.ContainsFunc(a.Targets, func(t Target) bool { return t.Name == module })
+// wraps tells whether a parameter of the base is a target's, whose own tensors PEFT keeps in "base_layer".
+func (a *Adapter) wraps(parameter string) bool {
+	return slices.ContainsFunc(a.Targets, func(t Target) bool {
+		return parameter == t.Name+".weight" || parameter == t.Name+".bias"
+	})
 }
 
 // config is the adapter's config as it is saved: as it was made where that selects the same modules

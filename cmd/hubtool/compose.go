@@ -104,7 +104,8 @@ func (e *env) composeCommand() *cli.Command {
 		Usage:     "make one LoRA adapter of several, weighted with *W",
 		ArgsUsage: "ADAPTER[*W]...",
 		Description: "The new adapter's update is the sum of the others'; its rank is the sum of theirs unless --rank or\n" +
-			"--energy finds the best one of lower rank.",
+			"--energy finds the best one of lower rank. What adapters hold whole, such as a classifier or the\n" +
+			"embeddings that PEFT saves beside an adapter of them, comes along; several must not differ in it.",
 		Flags: append(o.flags(false),
 			choice("combination", "cat: add updates; linear: add factors, as PEFT's combination_type of the same name", &combination, "cat", "linear")),
 		Action: func(c *cli.Context) error {

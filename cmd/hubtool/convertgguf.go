@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/hubtool/hubtool/adapters"
 	"github.com/hubtool/hubtool/format"
@@ -36,10 +37,10 @@ func (e *env) convertGGUF(ctx context.Context, ref, base string, o reduceOptions
 	if err != nil {
 		return err
 	}
-	if whole := slices.Sorted(maps.Keys(made.FullValues())); len(whole) > 0 {
-		return fmt.Errorf("converting %q: %w: llama.cpp's adapters have no whole parameters: merge this one", whole[0], adapters.ErrMethod)
-	}
-	for _, name := range slices.Sorted(maps.Keys(as.list[0].FullValues())) {
+	for _, name := range slices.Sorted(maps.Keys(made.FullValues())) {
+		if module, ok := strings.CutSuffix(name, ".weight"); !ok || !slices.ContainsFunc(made.Targets, func(t adapters.Target) bool { return t.Name == module }) {
+			return fmt.Errorf("converting %q: %w: llama.cpp's adapters have no whole parameters: merge this one", name, adapters.ErrMethod)
+		}
 		e.note("%s is left out: llama.cpp has the base's, which PEFT saves beside an adapter of embeddings", name)
 	}
 	// llama.cpp knows one alpha, and divides it by the rank of each module. Compose has put scales into

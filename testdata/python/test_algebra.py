@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import GOLDEN, logits, pixels
-from goldens import adapters, common
-from peft import PeftModel
+from goldens import adapters, common, text
+from peft import PeftModel, get_peft_model
 from transformers import ViTForImageClassification
 
 BASE = GOLDEN / "bases/vit"
@@ -78,6 +78,45 @@ def test_resize_by_share_and_size(tool, tmp_path, choice, no_warnings):
     else:
         assert made["relative_error"] <= 0.1**0.5
     PeftModel.from_pretrained(adapters.open_base(GOLDEN, "vit"), tmp_path / "made")
+
+
+WORDS = torch.arange(72)[None]  # those of the golden base, and two new ones
+
+
+def grown(seed: str):
+    """The tiny Llama with a larger vocabulary than its base has, so that PEFT saves its embeddings, filled anew."""
+    model = text.open_base(GOLDEN / "text", "llama").float()
+    model.resize_token_embeddings(72)
+    common.fill(seed, [(n, p) for n, p in model.named_parameters() if "embed" in n or "lm_head" in n])
+    return model
+
+
+@pytest.mark.parametrize("targets", [["embed_tokens", "q_proj"], ["lm_head", "q_proj"], ["q_proj"]])
+def test_saved_embeddings_stay(tool, tmp_path, targets):
+    """Embeddings that PEFT saves beside an adapter are in what is made of it: PEFT computes the same on a base with others."""
+    model = get_peft_model(grown("grown"), text.lora(*targets)).eval()
+    text.fill("a", [(n, p) for n, p in model.named_parameters() if "lora_" in n])
+    model.save_pretrained(tmp_path / "a", save_embedding_layers=True)
+    saved = {name for name in common.load(tmp_path / "a/adapter_model.safetensors") if "lora_" not in name}
+    kept = {name.removeprefix("base_model.model.").replace(".base_layer.", ".") for name in saved}
+    assert kept
+    with torch.no_grad():
+        want = model(WORDS).logits
+    for number, command in enumerate([["compose", tmp_path / "a"], ["compose", f"{tmp_path}/a*0.25", f"{tmp_path}/a*0.75"],
+                                      ["resize", tmp_path / "a", "--rank", 12], ["convert", tmp_path / "a", "--names", "transformers5"]]):  # fmt: skip
+        made = tmp_path / f"made{number}"
+        tool(*command, "-o", made)
+        assert {name for name in common.load(made / "adapter_model.safetensors") if "lora_" not in name} == saved
+        other = grown("grown")
+        common.fill("other", [(n, p) for n, p in other.named_parameters() if n in kept])
+        again = PeftModel.from_pretrained(other, made).eval()
+        with torch.no_grad():
+            np.testing.assert_allclose(again(WORDS).logits, want, atol=2e-5, rtol=1e-5)
+
+    model = get_peft_model(grown("third"), text.lora(*targets))
+    model.save_pretrained(tmp_path / "b", save_embedding_layers=True)
+    failed = tool("compose", tmp_path / "a", tmp_path / "b", "-o", tmp_path / "none", "--json", code=7).error()
+    assert set(failed["details"]) == kept and not (tmp_path / "none").exists()
 
 
 CONVERTED = ["loha/classifier", "loha/patterns", "loha/conv2d-effective", "lokr/whole", "lokr/low-rank", "lokr/conv2d", "lokr/both",
