@@ -42,8 +42,8 @@ type ComposeOptions struct {
 	Reduce  Reduction
 	Names   format.Names // of modules in the new adapter's config
 
-	// Weight returns a weight of the base [out, in], for methods whose update depends on it. It may
-	// be nil.
+	// Weight returns a weight of the base as it is stored, for methods whose update depends on it. It
+	// may be nil.
 	Weight func(module string) ([]float32, error)
 }
 
@@ -147,6 +147,12 @@ func (a *Adapter) denseSpectrum(t Target, values Values, opts ComposeOptions) (*
 	w, err := opts.Weight(t.Name)
 	if err != nil {
 		return nil, err
+	}
+	if own, ok := a.FullValues()[t.Name+".weight"]; ok {
+		w = own.Values
+	}
+	if t.Kind.transposed() {
+		w = hostTranspose(w, t.In(), t.Out())
 	}
 	d := slices.Clone(w)
 	a.method.(Merger).Merge(t, values, d, RoundPEFT, func(v float32) float32 { return v })

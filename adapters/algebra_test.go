@@ -221,6 +221,61 @@ func TestComposeKeepsSavedEmbeddings(t *testing.T) {
 	}
 }
 
+// What DoRA does to weights that are stored transposed is found as it is merged.
+func TestComposeTransposedDoRA(t *testing.T) {
+	const adapter = "../testdata/golden/text/adapters/gpt2-embedding-dora"
+	const base = "../testdata/golden/text/bases/gpt2"
+	ck, _, a := openText(t, base, adapter)
+	made, loss, err := adapters.Compose([]*adapters.Adapter{a}, adapters.ComposeOptions{
+		Reduce: adapters.Reduction{Rank: 32},
+		Weight: func(module string) ([]float32, error) {
+			w, _ := ck.Tensor(module + ".weight")
+			return format.Floats(w)
+		},
+	})
+	if err != nil || loss.Relative > 1e-6 {
+		t.Fatal(loss, err)
+	}
+	dir, merges := t.TempDir(), t.TempDir()
+	want, got := filepath.Join(merges, "want"), filepath.Join(merges, "got")
+	if err := made.Save(t.Context(), dir, format.Transformers5); err != nil {
+		t.Fatal(err)
+	}
+	for out, adapter := range map[string]string{want: adapter, got: dir} {
+		if _, err := mergeText(t, base, adapter, out, adapters.MergeOptions{Untie: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, _, merged := openText(t, want, adapter)
+	for _, target := range merged.Targets {
+		w, g := weightIn(t, want, target.Name), weightIn(t, got, target.Name)
+		for i := range w {
+			if math.Abs(float64(w[i]-g[i])) > 1e-6 {
+				t.Fatalf("%s: element %d is %v, merged %v", target.Name, i, g[i], w[i])
+			}
+		}
+	}
+}
+
+// weightIn reads a module's weight in a model folder.
+func weightIn(t *testing.T, dir, module string) []float32 {
+	t.Helper()
+	ck, err := format.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ck.Close()
+	w, ok := ck.Tensor(module + ".weight")
+	if !ok {
+		t.Fatalf("%s has no %s", dir, module)
+	}
+	values, err := format.Floats(w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return values
+}
+
 // An adapter of lower rank is as good as any of that rank can be, and its error is the one that is said.
 func TestResizeIsOptimal(t *testing.T) {
 	source := randomLoRA(t, 64, 3)
