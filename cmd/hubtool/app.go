@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -32,6 +33,7 @@ type env struct {
 	axes     []axis
 	settings []setting // config keys given as flags, in the order given
 	progress progress
+	help     bytes.Buffer // until printHelp
 }
 
 func newEnv(s streams) *env { return &env{streams: s} }
@@ -117,7 +119,7 @@ func (e *env) app() *cli.App {
 		Usage:                     "pull, train, merge and push adapters of the Hugging Face Hub",
 		Description:               "REF is a local directory, owner/name[@revision], or hf://[datasets/]owner/name[@revision].\nGlobal options are accepted before and after the command. All other help: hubtool COMMAND --help.",
 		Reader:                    e.in,
-		Writer:                    e.out,
+		Writer:                    &e.help,
 		ErrWriter:                 e.err,
 		HideHelpCommand:           true,
 		HideVersion:               true,

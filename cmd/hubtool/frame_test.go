@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -107,6 +108,21 @@ func TestPanicIsAnInternalError(t *testing.T) {
 		}
 		if strings.Contains(stderr.String(), "goroutine") != verbose {
 			t.Errorf("verbose %v printed %s", verbose, stderr)
+		}
+	}
+}
+
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
+// What could not be written was not done: help and versions are no exception.
+func TestFullDisk(t *testing.T) {
+	for _, args := range []string{"", "--help", "pull --help", "cache --help", "help merge", "--version", "version", "version --json", "init", "init food101"} {
+		var stderr bytes.Buffer
+		code := run(t.Context(), strings.Fields(args), streams{in: strings.NewReader(""), out: full{}, err: &stderr})
+		if code != 1 || !strings.Contains(stderr.String(), syscall.ENOSPC.Error()) {
+			t.Errorf("%q: exit code %d, printed %s", args, code, &stderr)
 		}
 	}
 }

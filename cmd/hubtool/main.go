@@ -26,7 +26,11 @@ func run(ctx context.Context, args []string, s streams) (code int) {
 	}
 	e := newEnv(s)
 	defer e.rescue(ctx, &code)
-	if err := e.app().RunContext(ctx, args); err != nil {
+	err = e.app().RunContext(ctx, args)
+	if err == nil {
+		err = e.printHelp()
+	}
+	if err != nil {
 		return e.fail(ctx, err)
 	}
 	return 0

@@ -26,6 +26,14 @@ func (e *env) result(text func(w io.Writer), value any) error {
 	return nil
 }
 
+// printHelp prints what urfave/cli has made of --help, which itself does not look whether it could write.
+func (e *env) printHelp() error {
+	if _, err := e.help.WriteTo(e.out); err != nil {
+		return fmt.Errorf("writing the help: %w", err)
+	}
+	return nil
+}
+
 // note tells the user, on stderr, of a decision worth knowing.
 func (e *env) note(format string, args ...any) {
 	if !e.quiet {
