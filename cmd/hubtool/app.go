@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -196,6 +198,56 @@ func (v *choiceValue) Set(s string) error {
 		}
 	}
 	return fmt.Errorf("must be one of %s%s", strings.Join(v.allowed, ", "), nearest.DidYouMean(s, v.allowed))
+}
+
+// count is a flag whose value is a whole number, the least allowed one or more. A value of 0 before
+// parsing means that the command has a default of its own.
+func count(name, usage string, least int, to *int) cli.Flag {
+	return &cli.GenericFlag{Name: name, Usage: usage, Value: &countValue{to, least}}
+}
+
+type countValue struct {
+	to    *int
+	least int
+}
+
+func (v *countValue) String() string {
+	if v.to == nil || *v.to == 0 {
+		return ""
+	}
+	return strconv.Itoa(*v.to)
+}
+
+func (v *countValue) Set(s string) error {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < v.least {
+		return fmt.Errorf("must be a whole number, %d or more", v.least)
+	}
+	*v.to = n
+	return nil
+}
+
+// fraction is a flag whose value is above 0 and at most 1.
+func fraction(name, usage string, to *float64) cli.Flag {
+	return &cli.GenericFlag{Name: name, Usage: usage, Value: &fractionValue{to}}
+}
+
+type fractionValue struct{ to *float64 }
+
+func (v *fractionValue) String() string {
+	if v.to == nil || *v.to == 0 {
+		return ""
+	}
+	return strconv.FormatFloat(*v.to, 'g', -1, 64)
+}
+
+func (v *fractionValue) Set(s string) error {
+	f, err := strconv.ParseFloat(s, 64)
+	if err != nil || !(f > 0 && f <= 1) {
+		return errors.New("must be a number above 0 and at most 1")
+	}
+	*v.to = f
+	return nil
 }
 
 // envBool reads a boolean as the Python client does: 1, on, yes and true in any case.

@@ -277,14 +277,10 @@ func isSwitch(f cli.Flag) bool {
 // expectation says what a flag's value must be; the messages of package flag do not.
 func expectation(f cli.Flag, err error) string {
 	switch f.(type) {
-	case *cli.IntFlag, *cli.Int64Flag, *cli.UintFlag, *cli.Uint64Flag:
-		return "must be a whole number"
-	case *cli.Float64Flag:
-		return "must be a number"
+	case *cli.Uint64Flag:
+		return "must be a whole number, 0 or more"
 	case *cli.BoolFlag:
 		return "must be true or false"
-	case *cli.DurationFlag:
-		return "must be a duration such as 30s"
 	}
 	return err.Error()
 }

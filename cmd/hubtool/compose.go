@@ -29,8 +29,8 @@ type reduceOptions struct {
 func (o *reduceOptions) flags(size bool) []cli.Flag {
 	list := []cli.Flag{
 		&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "write into `DIR`", Required: true, Destination: &o.out},
-		&cli.IntFlag{Name: "rank", Usage: "give every module the rank `R`", Destination: &o.rank},
-		&cli.Float64Flag{Name: "energy", Usage: "give every module the smallest rank that keeps a share `E` of its update's sum of squares, such as 0.99", Destination: &o.energy},
+		count("rank", "give every module the rank `R`", 1, &o.rank),
+		fraction("energy", "give every module the smallest rank that keeps a share `E` of its update's sum of squares, such as 0.99", &o.energy),
 		choice("names", "names of modules: transformers5, transformers4 or both; default: as they are", &o.names, "transformers5", "transformers4", "both"),
 		&cli.BoolFlag{Name: "force", Usage: "replace what is in DIR", Destination: &o.force},
 	}
@@ -51,12 +51,6 @@ func (o *reduceOptions) reduction() (r adapters.Reduction, err error) {
 	}
 	if given > 1 {
 		problems = append(problems, "--rank, --energy and --size exclude each other")
-	}
-	if o.rank < 0 {
-		problems = append(problems, fmt.Sprintf("--rank is %d, but must be positive", o.rank))
-	}
-	if o.energy < 0 || o.energy > 1 || o.energy != o.energy {
-		problems = append(problems, fmt.Sprintf("--energy is %v, but must be above 0 and at most 1", o.energy))
 	}
 	r = adapters.Reduction{Rank: o.rank, Energy: o.energy}
 	if o.size != "" {

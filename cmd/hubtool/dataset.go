@@ -25,7 +25,7 @@ type datasetOptions struct {
 }
 
 func (e *env) datasetCommand() *cli.Command {
-	var o datasetOptions
+	o := datasetOptions{size: 224}
 	columns := []cli.Flag{
 		&cli.StringFlag{Name: "config", Usage: "configuration `NAME`, if the data set has several", Destination: &o.config},
 		&cli.StringFlag{Name: "image-column", Usage: "column with the images; default: the only one", Destination: &o.imageColumn},
@@ -34,7 +34,7 @@ func (e *env) datasetCommand() *cli.Command {
 	split := func(value string) cli.Flag {
 		return &cli.StringFlag{Name: "split", Usage: "split, such as test or train[:1000]", Value: value, Destination: &o.split}
 	}
-	workers := &cli.IntFlag{Name: "workers", Usage: "images decoded at a time; 0: one per core", Destination: &o.workers}
+	workers := count("workers", "images decoded at a time; 0: one per core", 0, &o.workers)
 	return &cli.Command{
 		Name:        "dataset",
 		Usage:       "look at a data set: its splits and classes, its images, what training sees of them",
@@ -52,7 +52,7 @@ func (e *env) datasetCommand() *cli.Command {
 					split("train[:16]"),
 					&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "`FILE`.png, or .html with every sample's place", Required: true, Destination: &o.out},
 					&cli.StringFlag{Name: "transforms", Usage: "list as in transforms.train, as YAML; default: those of train", Destination: &o.transforms},
-					&cli.IntFlag{Name: "size", Usage: "height and width of the model's images, for the default transforms", Value: 224, Destination: &o.size},
+					count("size", "height and width of the model's images, for the default transforms", 1, &o.size),
 					&cli.Uint64Flag{Name: "seed", Usage: "seed of training", Value: 42, Destination: &o.seed}, workers,
 				}, columns...),
 				Action: func(c *cli.Context) error { return e.datasetShow(c, o) },
@@ -65,13 +65,6 @@ func (e *env) datasetCommand() *cli.Command {
 			},
 		},
 	}
-}
-
-func (o datasetOptions) survey(progress func(done, total int)) (survey.Options, error) {
-	if o.workers < 0 {
-		return survey.Options{}, usage("reading the command line", fmt.Sprintf("--workers is %d, but must be zero (one per core) or more", o.workers))
-	}
-	return survey.Options{Workers: o.workers, Progress: progress}, nil
 }
 
 // openForSurvey opens a data set of which only the first file is here, where it is a repository's.
@@ -105,12 +98,9 @@ func (e *env) datasetList(c *cli.Context, o datasetOptions) error {
 }
 
 func (e *env) datasetStats(c *cli.Context, o datasetOptions) error {
-	opts, err := o.survey(func(done, total int) {
+	opts := survey.Options{Workers: o.workers, Progress: func(done, total int) {
 		e.report(step{Task: "reading", Done: int64(done), Total: int64(total), Unit: "images"})
-	})
-	if err != nil {
-		return err
-	}
+	}}
 	rows, err := e.surveyedRows(c, o)
 	if err != nil {
 		return err
@@ -190,10 +180,6 @@ func brokenError(broken []survey.Broken) error {
 }
 
 func (e *env) datasetShow(c *cli.Context, o datasetOptions) error {
-	opts, err := o.survey(nil)
-	if err != nil {
-		return err
-	}
 	kind := strings.ToLower(filepath.Ext(o.out))
 	if kind != ".png" && kind != ".html" {
 		return usage("reading the command line", fmt.Sprintf("--out is %q, but must end in .png or .html", o.out))
@@ -209,7 +195,7 @@ func (e *env) datasetShow(c *cli.Context, o datasetOptions) error {
 	if kind == ".png" && rows.Len() > survey.MaxSheet {
 		return usage("reading the command line", fmt.Sprintf("--split selects %d images, but a PNG takes %d at most: take a part, such as train[:100], or write HTML", rows.Len(), survey.MaxSheet))
 	}
-	samples, err := survey.Draw(c.Context, rows, pipeline, o.seed, opts)
+	samples, err := survey.Draw(c.Context, rows, pipeline, o.seed, survey.Options{Workers: o.workers})
 	if err != nil {
 		return err
 	}
@@ -239,9 +225,6 @@ func (e *env) datasetShow(c *cli.Context, o datasetOptions) error {
 
 // pipeline is what --transforms or --size ask for. Normalizing does not show.
 func (o datasetOptions) pipeline(sized bool) (*vision.Pipeline, error) {
-	if o.size < 1 {
-		return nil, usage("reading the command line", fmt.Sprintf("--size is %d, but must be positive", o.size))
-	}
 	var spec any = trainTransforms(o.size, o.size)
 	if o.transforms != "" {
 		if sized {

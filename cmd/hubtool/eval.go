@@ -23,7 +23,7 @@ type evalOptions struct {
 }
 
 func (e *env) evalCommand() *cli.Command {
-	var o evalOptions
+	o := evalOptions{batch: 32}
 	return &cli.Command{
 		Name:      "eval",
 		Usage:     "measure a model's or an adapter's accuracy on a data set",
@@ -39,7 +39,7 @@ func (e *env) evalCommand() *cli.Command {
 			&cli.StringFlag{Name: "split", Usage: "split, such as test or train[:1000]", Value: "test", Destination: &o.split},
 			&cli.StringFlag{Name: "image-column", Usage: "column with the images; default: the only one", Destination: &o.imageColumn},
 			&cli.StringFlag{Name: "label-column", Usage: "column with the class; default: the only one", Destination: &o.labelColumn},
-			&cli.IntFlag{Name: "batch-size", Usage: "images at a time", Value: 32, Destination: &o.batch},
+			count("batch-size", "images at a time", 1, &o.batch),
 			&cli.BoolFlag{Name: "skip-broken", Usage: "leave damaged images out and say how many", Destination: &o.skipBroken},
 			precisionFlag(&o.precision),
 			&cli.StringFlag{Name: "require", Usage: "exit with 8 unless it holds, such as accuracy>=0.9 or loss<0.5", Destination: &o.require},
@@ -52,9 +52,6 @@ func (e *env) eval(c *cli.Context, o evalOptions) error {
 	required, err := parseRequirement(o.require)
 	if err != nil {
 		return err
-	}
-	if o.batch < 1 {
-		return usage("reading the command line", fmt.Sprintf("--batch-size is %d, but must be positive", o.batch))
 	}
 	ds, err := e.openDataset(c.Context, o.dataset, defaultCacheSize, dataset.Options{Config: o.config, ImageColumn: o.imageColumn, LabelColumn: o.labelColumn})
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -174,6 +175,45 @@ func TestFlagsDoNotShadowGlobals(t *testing.T) {
 		globals = append(globals, f.Names()...)
 	}
 	walk("hubtool", app.Commands, globals)
+}
+
+// A number that makes no sense is refused by its flag, not taken for none: so every flag with a number is of a type that
+// has a least value.
+func TestNumbersOfFlags(t *testing.T) {
+	e, _, _ := testEnv()
+	counted := 0
+	var walk func(path []string, commands []*cli.Command)
+	walk = func(path []string, commands []*cli.Command) {
+		for _, c := range commands {
+			path := append(slices.Clone(path), c.Name)
+			for _, f := range c.Flags {
+				switch f.(type) {
+				case *cli.IntFlag, *cli.Int64Flag, *cli.Float64Flag:
+					t.Errorf("%v: --%s takes numbers without bounds", path, f.Names()[0])
+				}
+				var wrong []string
+				switch v := flagValue(f).(type) {
+				case *countValue:
+					wrong = []string{strconv.Itoa(v.least - 1), "-7", "1.5", ""}
+				case *fractionValue:
+					wrong = []string{"0", "-0.5", "1.01", "NaN", "half"}
+				}
+				for _, value := range wrong {
+					counted++
+					draft, _, _ := testEnv()
+					_, err := arrange(draft, append(slices.Clone(path), "--"+f.Names()[0]+"="+value))
+					if want := fmt.Sprintf("--%s is %q, but must be a ", f.Names()[0], value); !errors.Is(err, errUsage) || !strings.Contains(err.Error(), want) {
+						t.Errorf("%v --%s=%s: %v", path, f.Names()[0], value, err)
+					}
+				}
+			}
+			walk(path, c.Subcommands)
+		}
+	}
+	walk(nil, e.app().Commands)
+	if counted < 60 {
+		t.Errorf("only %d values of flags were tried", counted)
+	}
 }
 
 func TestReference(t *testing.T) {

@@ -62,7 +62,7 @@ func (e *env) mergeCommand() *cli.Command {
 			&cli.BoolFlag{Name: "private", Usage: "make REPO private if it is created", Destination: &o.options.Private},
 			&cli.BoolFlag{Name: "create-pr", Usage: "open a pull request in REPO", Destination: &o.options.CreatePR},
 			&cli.StringFlag{Name: "message", Usage: "first line of the commit's message in REPO", Destination: &o.options.Message},
-			&cli.IntFlag{Name: "jobs", Usage: "write `N` files at the same time (default: 2, with --stream 1)", Destination: &o.jobs},
+			count("jobs", "write `N` files at the same time (default: 2, with --stream 1)", 1, &o.jobs),
 			&cli.BoolFlag{Name: "force", Usage: "replace what is in DIR", Destination: &o.force},
 		},
 		Action: func(c *cli.Context) error { return e.merge(c.Context, c.Args().Slice(), o) },
@@ -142,7 +142,6 @@ func (o mergeOptions) check(refs []string) (shardSize int64, err error) {
 	refuse(o.push == "" && (o.options.Private || o.options.CreatePR || o.options.Message != ""), "--private, --create-pr and --message do nothing without --push")
 	refuse(o.sends() && (o.force || o.verify || o.jobs != 0), "--force, --verify and --jobs are for what is written into --out")
 	refuse(o.stream && o.verify, "--verify reads the base again, which --stream does not store: leave one of them out")
-	refuse(o.jobs < 0, fmt.Sprintf("--jobs is %d, but must not be negative", o.jobs))
 	if _, err := hub.ParseRepoAs(o.push, hub.Model); o.push != "" && err != nil {
 		problems = append(problems, fmt.Sprintf("--push: %v", err))
 	}

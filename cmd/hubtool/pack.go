@@ -15,6 +15,7 @@ import (
 )
 
 func (e *env) packCommand() *cli.Command {
+	var jobs int
 	return &cli.Command{
 		Name:        "pack",
 		Usage:       "put repositories into one file, for machines without a network",
@@ -25,14 +26,14 @@ func (e *env) packCommand() *cli.Command {
 			&cli.StringFlag{Name: "repo-type", Usage: "model or dataset (default: model, or what hf:// says)"},
 			&cli.StringSliceFlag{Name: "include", Usage: "only files that match `GLOB`, where * matches / too; may be repeated"},
 			&cli.StringSliceFlag{Name: "exclude", Usage: "not the files that match `GLOB`; may be repeated"},
-			&cli.IntFlag{Name: "jobs", Usage: "transfers at a time", Value: 8},
+			transferJobs(&jobs),
 			&cli.BoolFlag{Name: "force", Usage: "overwrite FILE"},
 		},
-		Action: e.pack,
+		Action: func(c *cli.Context) error { return e.pack(c, jobs) },
 	}
 }
 
-func (e *env) pack(c *cli.Context) error {
+func (e *env) pack(c *cli.Context, jobs int) error {
 	targets, err := repos(c)
 	if err != nil {
 		return err
@@ -41,7 +42,7 @@ func (e *env) pack(c *cli.Context) error {
 	if _, err := os.Lstat(out); err == nil && !c.Bool("force") {
 		return usage("packing", fmt.Sprintf("%q exists; --force overwrites it", out))
 	}
-	client, err := e.client(hub.WithJobs(c.Int("jobs")))
+	client, err := e.client(hub.WithJobs(jobs))
 	if err != nil {
 		return err
 	}

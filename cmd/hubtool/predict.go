@@ -26,7 +26,7 @@ type predictOptions struct {
 }
 
 func (e *env) predictCommand() *cli.Command {
-	var o predictOptions
+	o := predictOptions{topK: 5, batch: 16}
 	return &cli.Command{
 		Name:      "predict",
 		Usage:     "classify images",
@@ -39,8 +39,8 @@ func (e *env) predictCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "base", Usage: "base model of an adapter, instead of the one in its config", Destination: &o.base},
 			adapterFlag(&o.adapters),
-			&cli.IntFlag{Name: "top-k", Usage: "so many classes of each image", Value: 5, Destination: &o.topK},
-			&cli.IntFlag{Name: "batch-size", Usage: "images at a time", Value: 16, Destination: &o.batch},
+			count("top-k", "so many classes of each image", 1, &o.topK),
+			count("batch-size", "images at a time", 1, &o.batch),
 			precisionFlag(&o.precision),
 			&cli.BoolFlag{Name: "logits", Usage: "with --json or --out: all logits as well", Destination: &o.logits},
 			&cli.StringFlag{Name: "dataset", Usage: "data set whose images are classified", Destination: &o.dataset},
@@ -69,7 +69,6 @@ func (o *predictOptions) problems(images []string, json bool) []string {
 	}
 	refuse(len(images) == 0 && o.dataset == "", "name at least one image, or a data set with --dataset")
 	refuse(len(images) > 0 && o.dataset != "", "IMAGE and --dataset exclude each other")
-	refuse(o.topK < 1 || o.batch < 1, "--top-k and --batch-size must be positive")
 	refuse(o.logits && !json && o.out == "", "--logits does nothing without --json or --out")
 	refuse(o.logits && filepath.Ext(o.out) == ".csv", "--logits does nothing in a CSV file")
 	refuse(o.force && o.out == "", "--force does nothing without --out")

@@ -11,6 +11,7 @@ import (
 
 func (e *env) pullCommand() *cli.Command {
 	var opts hub.PullOptions
+	var jobs int
 	return &cli.Command{
 		Name:      "pull",
 		Usage:     "bring a repository, or files of it, into the cache or a folder",
@@ -21,14 +22,14 @@ func (e *env) pullCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "include", Usage: "only files that match `GLOB`, where * matches / too; may be repeated"},
 			&cli.StringSliceFlag{Name: "exclude", Usage: "not the files that match `GLOB`; may be repeated"},
 			&cli.StringFlag{Name: "local-dir", Usage: "put plain files into `DIR` instead of the cache", Destination: &opts.LocalDir},
-			&cli.IntFlag{Name: "jobs", Usage: "transfers at a time", Value: 8},
+			transferJobs(&jobs),
 			&cli.BoolFlag{Name: "dry-run", Usage: "say what would be fetched", Destination: &opts.DryRun},
 			&cli.BoolFlag{Name: "force", Usage: "fetch again what is here, and overwrite edited files in --local-dir", Destination: &opts.Force},
 		),
 		Action: func(c *cli.Context) error {
 			opts.Files = c.Args().Tail()
 			opts.Include, opts.Exclude = c.StringSlice("include"), c.StringSlice("exclude")
-			return e.pull(c, opts)
+			return e.pull(c, opts, jobs)
 		},
 	}
 }
@@ -39,6 +40,12 @@ func repoFlags() []cli.Flag {
 		&cli.StringFlag{Name: "repo-type", Usage: "model or dataset (default: model, or what hf:// says)"},
 		&cli.StringFlag{Name: "revision", Usage: "branch, tag or commit (default: main)"},
 	}
+}
+
+// transferJobs bounds how much a transfer does at a time.
+func transferJobs(to *int) cli.Flag {
+	*to = 8
+	return count("jobs", "transfers at a time", 1, to)
 }
 
 // repo reads a repository's name and the flags about it; they must not contradict each other.
@@ -75,12 +82,12 @@ type pulledFile struct {
 	Kept   bool   `json:"kept,omitempty"` // edited by the user, and left alone
 }
 
-func (e *env) pull(c *cli.Context, opts hub.PullOptions) error {
+func (e *env) pull(c *cli.Context, opts hub.PullOptions, jobs int) error {
 	r, err := repo(c, c.Args().First())
 	if err != nil {
 		return err
 	}
-	client, err := e.client(hub.WithJobs(c.Int("jobs")))
+	client, err := e.client(hub.WithJobs(jobs))
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 
 func (e *env) pushCommand() *cli.Command {
 	var opts hub.PushOptions
+	var jobs int
 	return &cli.Command{
 		Name:      "push",
 		Usage:     "send a folder or a file to a repository, as one commit",
@@ -29,17 +30,17 @@ func (e *env) pushCommand() *cli.Command {
 			&cli.BoolFlag{Name: "create-pr", Usage: "open a pull request with the commit", Destination: &opts.CreatePR},
 			&cli.StringFlag{Name: "message", Usage: "first line of the commit's message", Destination: &opts.Message},
 			&cli.BoolFlag{Name: "dry-run", Usage: "say what would be sent and removed", Destination: &opts.DryRun},
-			&cli.IntFlag{Name: "jobs", Usage: "transfers at a time", Value: 8},
+			transferJobs(&jobs),
 		),
 		Action: func(c *cli.Context) error {
 			opts.Card = joinCards
 			opts.Include, opts.Exclude, opts.Delete = c.StringSlice("include"), c.StringSlice("exclude"), c.StringSlice("delete")
-			return e.push(c, opts)
+			return e.push(c, opts, jobs)
 		},
 	}
 }
 
-func (e *env) push(c *cli.Context, opts hub.PushOptions) error {
+func (e *env) push(c *cli.Context, opts hub.PushOptions, jobs int) error {
 	path, name := c.Args().Get(0), c.Args().Get(1)
 	if _, err := os.Stat(path); err != nil {
 		err = fmt.Errorf("pushing %q: %w", path, cause(err))
@@ -52,7 +53,7 @@ func (e *env) push(c *cli.Context, opts hub.PushOptions) error {
 	if err != nil {
 		return err
 	}
-	client, err := e.client(hub.WithJobs(c.Int("jobs")))
+	client, err := e.client(hub.WithJobs(jobs))
 	if err != nil {
 		return err
 	}

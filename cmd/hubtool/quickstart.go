@@ -28,7 +28,7 @@ const (
 
 func (e *env) quickstartCommand() *cli.Command {
 	var out string
-	var epochs int
+	epochs := 5
 	return &cli.Command{
 		Name:  "quickstart",
 		Usage: "do the whole job on embedded data, in about a minute: serve, pull, train, eval, merge, verify, predict, push",
@@ -36,12 +36,9 @@ func (e *env) quickstartCommand() *cli.Command {
 			"No network is needed: the Hub that it pulls from and pushes to is served by this process.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "out", Usage: "work in `DIR`, which must be empty or absent", Value: "hubtool-quickstart", Destination: &out},
-			&cli.IntFlag{Name: "epochs", Usage: "epochs of either training", Value: 5, Destination: &epochs},
+			count("epochs", "epochs of either training", 1, &epochs),
 		},
 		Action: func(c *cli.Context) error {
-			if epochs < 1 {
-				return usage("reading the command line", fmt.Sprintf("--epochs is %d, but must be positive", epochs))
-			}
 			if entries, err := os.ReadDir(out); err == nil && len(entries) > 0 {
 				return usage("reading the command line", fmt.Sprintf("--out %q exists and is not empty: choose another folder", out))
 			}

@@ -33,7 +33,7 @@ func (e *env) verifyCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "base", Usage: "base model; default: the one that the adapter's config names", Destination: &o.base},
 			&cli.StringFlag{Name: "images", Usage: "compare predictions for the images below `DIR`", Destination: &o.images},
-			&cli.IntFlag{Name: "rows", Usage: "recompute `N` rows of every merged weight; 0: all, or 64 where that would take long", Destination: &o.rows},
+			count("rows", "recompute `N` rows of every merged weight; 0: all, or 64 where that would take long", 0, &o.rows),
 			&cli.BoolFlag{Name: "untie", Usage: "the merge was made with --untie", Destination: &o.untie},
 			&cli.BoolFlag{Name: "allow-missing", Usage: "the merge was made with --allow-missing", Destination: &o.allowMissing},
 		},
