@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/gomlx/compute"
 
@@ -54,6 +56,9 @@ type OpenOptions struct {
 	Share *model.Weights
 }
 
+// ErrNoClassifier is wrapped by errors about an encoder on which no classifier has been trained.
+var ErrNoClassifier = errors.New("no classifier")
+
 // LabelsFile keeps the class names beside an adapter, whose own files have no place for them.
 const LabelsFile = "id2label.json"
 
@@ -97,7 +102,7 @@ func (c *Classifier) open(dir string, opts OpenOptions) (err error) {
 		c.Weights, c.NewHead, err = model.Load(opts.Backend, c.Checkpoint, c.Model, load)
 	}
 	if err != nil {
-		return headHint(err)
+		return c.headError(dir, err)
 	}
 	if c.Weights != nil && opts.Precision != "" {
 		if err := c.Weights.SetPrecision(opts.Precision); err != nil {
@@ -109,18 +114,30 @@ func (c *Classifier) open(dir string, opts OpenOptions) (err error) {
 			return err
 		}
 		if c.NewHead && len(c.Adapter.FullValues()) == 0 {
-			return fmt.Errorf("loading adapter %q: %w: neither it nor the base has a classifier", opts.Adapter, adapters.ErrMismatch)
+			return fmt.Errorf("loading adapter %q: %w: neither it nor the base has one", opts.Adapter, ErrNoClassifier)
 		}
 	}
 	c.Processor, err = processor(c.Model, opts.Adapter, dir)
 	return err
 }
 
-// headHint says what to do about a head that does not fit.
-func headHint(err error) error {
+// headError tells a checkpoint without a head, or with one of another size, from one that fits no config.
+func (c *Classifier) headError(dir string, err error) error {
 	var misfit *model.LoadError
-	if errors.As(err, &misfit) && len(misfit.Missing) == 0 && len(misfit.Unused) == 0 {
+	if !errors.As(err, &misfit) || len(misfit.Unused) > 0 {
+		return err
+	}
+	var head []string
+	for _, p := range c.Model.Parameters() {
+		if strings.HasPrefix(p.Name, c.Model.Head()+".") {
+			head = append(head, p.Name)
+		}
+	}
+	switch {
+	case len(misfit.Missing) == 0:
 		return fmt.Errorf("%w: %w\nto train a new head in its place, set ignore_mismatched_sizes", adapters.ErrMismatch, err)
+	case len(misfit.Shapes) == 0 && slices.Equal(misfit.Missing, head):
+		return fmt.Errorf("opening %q: %w: these files are an encoder alone", dir, ErrNoClassifier)
 	}
 	return err
 }

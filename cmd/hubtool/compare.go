@@ -87,9 +87,6 @@ func (e *env) contenders(ctx context.Context, ref, base, precision string, named
 			return all, err
 		}
 		all = append(all, contender{c, names[i]})
-		if c.NewHead && c.Adapter == nil {
-			return all, fmt.Errorf("opening %q: %w: it has no classifier: train one, or name an adapter", ref, adapters.ErrMismatch)
-		}
 		if i > 0 && !reflect.DeepEqual(c.Processor, all[0].Processor) {
 			return all, fmt.Errorf("comparing %q with %q: %w: their preprocessor_config.json prepare images differently; ask each alone", names[i], names[0], adapters.ErrMismatch)
 		}

@@ -51,6 +51,7 @@ var outcomes = []outcome{
 
 	{adapters.ErrMismatch, 7, "adapter-mismatch", "\"hubtool inspect\" shows the modules of adapter and base; --base names another base"},
 	{adapters.ErrMethod, 7, "method-unsupported", ""},
+	{train.ErrNoClassifier, 7, "no-classifier", "name an adapter that has a trained classifier, as MODEL or with --adapter; \"hubtool train\" makes one"},
 
 	{dataset.ErrConfigName, 3, "config-not-found", ""},
 	{dataset.ErrSplit, 3, "split-not-found", ""},
