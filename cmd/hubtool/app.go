@@ -89,6 +89,7 @@ func (e *env) commands() []command {
 		{0, e.initCommand()},
 		{0, e.engineCommand()},
 		{onHub, e.doctorCommand()},
+		{0, e.completionCommand()},
 		{0, e.versionCommand()},
 	}
 }

@@ -16,9 +16,7 @@ import (
 // global flags, command, its flags, "--", operands. People may write them in any order. All
 // problems are reported together. The flags of draft receive the values.
 func arrange(draft *env, args []string) ([]string, error) {
-	a := arranger{app: draft.app(), set: flag.NewFlagSet("", flag.ContinueOnError)}
-	a.set.SetOutput(io.Discard)
-	a.know(a.app.Flags)
+	a := newArranger(draft)
 	whole := a.walk(args)
 	if a.help {
 		return append(append([]string{a.app.Name}, a.path...), "--help"), nil
@@ -49,6 +47,14 @@ type arranger struct {
 	path, global, local, operands []string
 	problems                      []string
 	help                          bool
+	waiting                       cli.Flag // the line ends before its value
+}
+
+func newArranger(draft *env) *arranger {
+	a := &arranger{app: draft.app(), set: flag.NewFlagSet("", flag.ContinueOnError)}
+	a.set.SetOutput(io.Discard)
+	a.know(a.app.Flags)
+	return a
 }
 
 func (a *arranger) problem(format string, args ...any) {
@@ -135,6 +141,7 @@ func (a *arranger) flag(arg string, rest []string) []string {
 		}
 	case len(rest) == 0:
 		a.problem("flag %q needs a value", written)
+		a.waiting = f
 		return rest
 	default:
 		value, rest = rest[0], rest[1:]
@@ -187,14 +194,8 @@ func (a *arranger) isGlobal(name string) bool {
 
 // checkGlobals refuses global flags that the command has no use for.
 func (a *arranger) checkGlobals(draft *env) {
-	var obeys topic
-	for _, c := range draft.commands() {
-		if c.Name == a.path[0] {
-			obeys = c.obeys
-		}
-	}
-	for _, g := range draft.globals() {
-		if written, ok := a.given[g.Names()[0]]; ok && g.topic&^obeys != 0 {
+	for _, name := range a.idleGlobals(draft) {
+		if written, ok := a.given[name]; ok {
 			a.problem("flag %q does nothing in %q", written, strings.Join(a.path, " "))
 		}
 	}
@@ -204,9 +205,26 @@ func (a *arranger) checkGlobals(draft *env) {
 			a.problem("flags %q and %q exclude each other", one, other)
 		}
 	}
-	if _, ok := a.given["version"]; ok {
-		a.problem("flag \"--version\" takes no command")
+}
+
+// idleGlobals are the global flags that the command does not obey.
+func (a *arranger) idleGlobals(draft *env) []string {
+	if a.cmd == nil {
+		return nil
 	}
+	var obeys topic
+	for _, c := range draft.commands() {
+		if c.Name == a.path[0] {
+			obeys = c.obeys
+		}
+	}
+	idle := []string{"version"} // takes no command
+	for _, g := range draft.globals() {
+		if g.topic&^obeys != 0 {
+			idle = append(idle, g.Names()[0])
+		}
+	}
+	return idle
 }
 
 func (a *arranger) checkRequired() {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -119,6 +120,31 @@ func (v *settingValue) Set(text string) error {
 // IsBoolFlag says which flags may stand alone, meaning true.
 func (v *settingValue) IsBoolFlag() bool {
 	return v.kind == reflect.TypeFor[bool]() || v.kind == reflect.TypeFor[Half]() || v.kind == reflect.TypeFor[AutoPath]()
+}
+
+// words are the values of a key that has a few.
+func (v *settingValue) words() []string {
+	switch {
+	case v.kind == reflect.TypeFor[Half]():
+		return []string{"true", "false", "auto"}
+	case v.IsBoolFlag():
+		return []string{"true", "false"}
+	case v.key == "names" || v.key == "adapter.names":
+		return nameSpellings
+	}
+	var list []string
+	if v.key == "method" || v.key == "adapter.peft_type" {
+		for _, name := range adapters.Methods() {
+			list = append(list, strings.ToLower(name))
+		}
+	}
+	for _, s := range shortFlags {
+		if s.name == v.key {
+			list = slices.AppendSeq(list, maps.Keys(s.words))
+		}
+	}
+	slices.Sort(list)
+	return list
 }
 
 // takes says whether a word behind such a flag is its value.
