@@ -14,7 +14,7 @@ import (
 // archive is a zip file of images; members are read where they are, nothing is unpacked to disk.
 type archive struct {
 	name    string
-	zip     *zip.ReadCloser
+	close   func() error
 	members map[string]*zip.File
 }
 
@@ -30,13 +30,17 @@ func openArchive(name string) (*archive, error) {
 		}
 		return nil, fileError(name, err)
 	}
-	a := &archive{name: name, zip: z, members: map[string]*zip.File{}}
+	return newArchive(name, &z.Reader, z.Close), nil
+}
+
+func newArchive(name string, z *zip.Reader, closeFile func() error) *archive {
+	a := &archive{name: name, close: closeFile, members: map[string]*zip.File{}}
 	for _, f := range z.File {
 		if !strings.HasSuffix(f.Name, "/") && !hiddenMember(f.Name) {
 			a.members[f.Name] = f
 		}
 	}
-	return a, nil
+	return a
 }
 
 // hiddenMember reports whether a part of the name begins with a dot or two underscores, such as __MACOSX.
@@ -83,7 +87,7 @@ func walkOrder(a, b string) int {
 }
 
 func (a *archive) path() string { return a.name }
-func (a *archive) Close() error { return a.zip.Close() }
+func (a *archive) Close() error { return a.close() }
 
 func (a *archive) read(name string) ([]byte, error) {
 	f, ok := a.members[name]

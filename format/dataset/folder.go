@@ -37,17 +37,19 @@ func (d directory) Close() error                     { return nil }
 // folders in the archive, as its documentation says, where version 5.2 takes the folder of the archive and fails.
 func (d *Dataset) openFolder(files *tree, splits []splitFiles, cfg config, opts Options) error {
 	parts := make([][]folderPart, len(splits))
-	metadata := false
 	for i, s := range splits {
 		var err error
 		parts[i], err = d.folderParts(files, s.files)
 		if err != nil {
 			return err
 		}
-		for _, p := range parts[i] {
-			metadata = metadata || len(p.metadata) > 0
-		}
 	}
+	return d.openParts(splits, parts, cfg, opts)
+}
+
+// openParts settles where labels come from, and adds the splits.
+func (d *Dataset) openParts(splits []splitFiles, parts [][]folderPart, cfg config, opts Options) error {
+	metadata := slices.ContainsFunc(slices.Concat(parts...), func(p folderPart) bool { return len(p.metadata) > 0 })
 	if metadata && !cfg.noMetadata {
 		return d.openMetadata(splits, parts, opts)
 	}

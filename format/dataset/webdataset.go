@@ -31,6 +31,11 @@ func (d *Dataset) openWebDataset(files *tree, splits []splitFiles, declared feat
 		}
 		d.add(s.split, shards)
 	}
+	return d.useTars(all, declared, opts)
+}
+
+// useTars settles which fields of the archives are images and labels.
+func (d *Dataset) useTars(all []*tarShard, declared features, opts Options) error {
 	// datasets infers the columns from the first archive of the last split.
 	first := d.shards[d.splits[len(d.splits)-1].first].(*tarShard)
 	columns, err := first.columns(declared)
