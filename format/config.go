@@ -28,6 +28,7 @@ type ModelConfig struct {
 	NumHiddenLayers   int
 	NumAttentionHeads int
 	NumKeyValueHeads  int // of language models; as many as there are attention heads unless the file says so
+	VocabSize         int // of language models
 	IntermediateSize  int
 	ImageSize         [2]int // height, width; the file may have one number for both
 	PatchSize         [2]int // height, width
@@ -94,7 +95,7 @@ func newModelConfig(raw map[string]json.RawMessage) (*ModelConfig, error) {
 	fields := map[string]any{
 		"architectures": (*names)(&c.Architectures), "id2label": (*labels)(&c.ID2Label),
 		"hidden_size": (*size)(&c.HiddenSize), "num_hidden_layers": (*size)(&c.NumHiddenLayers), "n_layer": (*size)(&c.NumHiddenLayers), // GPT-2's
-		"num_attention_heads": (*size)(&c.NumAttentionHeads), "num_key_value_heads": (*size)(&c.NumKeyValueHeads), "intermediate_size": (*size)(&c.IntermediateSize),
+		"num_attention_heads": (*size)(&c.NumAttentionHeads), "num_key_value_heads": (*size)(&c.NumKeyValueHeads), "vocab_size": (*size)(&c.VocabSize), "intermediate_size": (*size)(&c.IntermediateSize),
 		"image_size": (*pair)(&c.ImageSize), "patch_size": (*pair)(&c.PatchSize), "num_channels": (*size)(&c.NumChannels),
 		"hidden_act": &c.HiddenAct, "layer_norm_eps": &c.LayerNormEps, "initializer_range": &c.InitializerRange,
 		"qkv_bias": &c.QKVBias, "hidden_dropout_prob": &c.HiddenDropout, "attention_probs_dropout_prob": &c.AttentionDropout,

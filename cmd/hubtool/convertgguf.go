@@ -37,9 +37,13 @@ func (e *env) convertGGUF(ctx context.Context, ref, base string, o reduceOptions
 	if err != nil {
 		return err
 	}
-	for _, name := range slices.Sorted(maps.Keys(made.FullValues())) {
+	whole := made.FullValues()
+	for _, name := range slices.Sorted(maps.Keys(whole)) {
 		if module, ok := strings.CutSuffix(name, ".weight"); !ok || !slices.ContainsFunc(made.Targets, func(t adapters.Target) bool { return t.Name == module }) {
 			return fmt.Errorf("converting %q: %w: llama.cpp's adapters have no whole parameters: merge this one", name, adapters.ErrMethod)
+		}
+		if words := whole[name].Shape[0]; cfg.VocabSize > 0 && words != cfg.VocabSize {
+			return fmt.Errorf("converting %q: %w: it is of %d words, the base's of %d: merge this one", name, adapters.ErrMismatch, words, cfg.VocabSize)
 		}
 		e.note("%s is left out: llama.cpp has the base's, which PEFT saves beside an adapter of embeddings", name)
 	}

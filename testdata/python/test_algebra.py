@@ -113,6 +113,9 @@ def test_saved_embeddings_stay(tool, tmp_path, targets):
         with torch.no_grad():
             np.testing.assert_allclose(again(WORDS).logits, want, atol=2e-5, rtol=1e-5)
 
+    # llama.cpp's adapters have no place for them.
+    tool("convert", tmp_path / "a", "--to", "gguf", "--base", GOLDEN / "text/bases/llama", "-o", tmp_path / "gguf", code=7)
+
     model = get_peft_model(grown("third"), text.lora(*targets))
     model.save_pretrained(tmp_path / "b", save_embedding_layers=True)
     failed = tool("compose", tmp_path / "a", tmp_path / "b", "-o", tmp_path / "none", "--json", code=7).error()
