@@ -1,28 +1,25 @@
-# The SIMD kernels of the Go engine are a compile-time experiment of Go and five times faster: everything that is shipped
-# or measured is built with them. Plain `go build` and `go test` work as well.
-SIMD   := GOEXPERIMENT=simd
 CACHE  ?= $(or $(HUBTOOL_CI_CACHE),$(HOME)/.cache/hubtool-ci)
 PYTHON := $(CACHE)/venv/bin/python
 LINT   := $(CACHE)/bin/golangci-lint
 
-.PHONY: all build build-scalar build-nocgo test test-simd race lint fuzz goldens goldens-check interop interop-slow bench tools ci clean
+.PHONY: all build build-nocgo test test-simd test-scalar race lint fuzz goldens goldens-check interop interop-slow bench tools ci clean
 
 all: build
 
-build:             ## bin/hubtool with SIMD, and with XLA where there is a C compiler
-	$(SIMD) go build -trimpath -o bin/hubtool ./cmd/hubtool
-
-build-scalar:      ## as `go install` builds it
-	go build -trimpath -o bin/hubtool-scalar ./cmd/hubtool
+build:             ## bin/hubtool, with XLA where there is a C compiler
+	go build -trimpath -o bin/hubtool ./cmd/hubtool
 
 build-nocgo:       ## static; the Go engine only
-	CGO_ENABLED=0 $(SIMD) go build -trimpath -o bin/hubtool-static ./cmd/hubtool
+	CGO_ENABLED=0 go build -trimpath -o bin/hubtool-static ./cmd/hubtool
 
 test:
 	go test ./...
 
-test-simd:
-	$(SIMD) go test ./...
+test-simd:         ## with Go's experiment on, which hubtool has no use for
+	GOEXPERIMENT=simd go test ./...
+
+test-scalar:       ## what computes, as on a processor without vector kernels
+	GODEBUG=cpu.avx512f=off,cpu.avx2=off go test -count=1 ./model/... ./adapters/... ./cmd/hubtool
 
 race:              # GoMLX computes addresses as numbers, which checkptr takes for stray pointers
 	go test -race -gcflags='github.com/gomlx/compute/...=-d=checkptr=0' ./...
@@ -30,7 +27,7 @@ race:              # GoMLX computes addresses as numbers, which checkptr takes f
 lint: $(CACHE)/bin
 	test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
 	go vet ./...
-	$(SIMD) go vet ./...
+	GOEXPERIMENT=simd go vet ./...
 	$(LINT) run ./...
 
 FUZZTIME ?= 20s
@@ -56,9 +53,9 @@ interop-slow: tools build
 
 XLA_CPU = $(wildcard $(CACHE)/venv/lib/python3*/site-packages/lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so)
 bench: tools       ## images per second on both engines as a ratio to torch + PEFT; needs a quiet machine
-	$(SIMD) go build -o bin/bench ./bench
+	go build -o bin/bench ./bench
 	bin/bench --python $(PYTHON) --xla "$(XLA_CPU)"
-	$(SIMD) go test -run '^$$' -bench . ./...
+	go test -run '^$$' -bench . ./...
 
 tools $(CACHE)/bin:  ## the Python environment and golangci-lint, kept in CACHE
 	.ci/run tools

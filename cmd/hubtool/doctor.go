@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -52,14 +52,10 @@ func (e *env) diagnose(ctx context.Context) []check {
 		{"version", "ok", strings.Join(strings.Fields(b.Version+" "+b.Commit+" "+b.Go+" "+b.Platform), " "), ""},
 		{"cpu", "ok", strings.Join(b.CPUFeatures, " "), ""},
 	}
-	if !slices.ContainsFunc(b.CPUFeatures, func(f string) bool { return f == "avx2" || f == "asimd" }) {
-		checks[1].Status, checks[1].Advice = "note", "without AVX2 the Go engine is slow; use XLA or another machine"
+	if !b.SIMD {
+		checks[1].Status, checks[1].Advice = "note", "the Go engine has vector kernels for AVX2 and AVX-512 only and is slow without; use XLA or another machine"
 	}
-	build := check{"build", "ok", fmt.Sprintf("simd %s, xla %s", yesNo(b.SIMD), yesNo(b.XLA)), ""}
-	if !b.SIMD && strings.HasSuffix(b.Platform, "/amd64") {
-		build.Status, build.Advice = "note", "a build with GOEXPERIMENT=simd computes about five times as fast on the Go engine"
-	}
-	checks = append(checks, build)
+	checks = append(checks, check{"build", "ok", fmt.Sprintf("kernels %s, xla %s", cmp.Or(b.Kernel, "none"), yesNo(b.XLA)), ""})
 	for _, g := range e.listEngines(ctx) {
 		status, advice := "ok", ""
 		if !g.Usable {

@@ -79,10 +79,7 @@ func short(hash string) string { return hash[:min(16, len(hash))] }
 // plugin's place does not matter, but its options do.
 func engineKind(eng *engine.Engine) string {
 	if eng.IsGo() {
-		if engine.SIMD {
-			return "go with SIMD"
-		}
-		return "go without SIMD"
+		return "go with " + engine.Arithmetic()
 	}
 	plugin, options, _ := strings.Cut(strings.TrimPrefix(eng.Spec, "xla:"), ",")
 	return strings.TrimSpace("xla " + filepath.Base(plugin) + " " + options)

@@ -27,8 +27,9 @@ type build struct {
 	Commit      string   `json:"commit"` // "+" at the end: the tree had uncommitted changes
 	Go          string   `json:"go"`
 	Platform    string   `json:"platform"`
-	SIMD        bool     `json:"simd"` // the Go engine has SIMD kernels
-	XLA         bool     `json:"xla"`  // XLA plugins can be loaded
+	SIMD        bool     `json:"simd"`   // the Go engine has vector kernels for this processor
+	Kernel      string   `json:"kernel"` // their name, or ""
+	XLA         bool     `json:"xla"`    // XLA plugins can be loaded
 	CPUFeatures []string `json:"cpu_features"`
 }
 
@@ -36,7 +37,10 @@ type build struct {
 var release string
 
 func buildInfo() build {
-	b := build{Version: release, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, SIMD: engine.SIMD, XLA: engine.XLA, CPUFeatures: cpuFeatures()}
+	b := build{
+		Version: release, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
+		SIMD: engine.Kernel() != "", Kernel: engine.Kernel(), XLA: engine.XLA, CPUFeatures: cpuFeatures(),
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		b.Version = cmp.Or(b.Version, "unknown")
@@ -80,8 +84,8 @@ func (e *env) version() error {
 		if b.Commit != "" {
 			fmt.Fprintf(w, " (%s)", b.Commit)
 		}
-		fmt.Fprintf(w, "\n%s %s, simd build: %s, xla linked: %s\ncpu: %s\n",
-			b.Go, b.Platform, yesNo(b.SIMD), yesNo(b.XLA), strings.Join(b.CPUFeatures, " "))
+		fmt.Fprintf(w, "\n%s %s, kernels: %s, xla linked: %s\ncpu: %s\n",
+			b.Go, b.Platform, cmp.Or(b.Kernel, "none"), yesNo(b.XLA), strings.Join(b.CPUFeatures, " "))
 	}, b)
 }
 

@@ -198,9 +198,9 @@ func (e *Engine) String() string {
 	if !e.IsGo() {
 		return fmt.Sprintf("%s (%d devices)", e.Spec, e.Backend.NumDevices())
 	}
-	kernels := "plain kernels: build with GOEXPERIMENT=simd for 5 times the speed"
-	if SIMD {
-		kernels = "SIMD kernels"
+	kernel := "no vector kernels for this processor"
+	if Kernel() != "" {
+		kernel = Kernel() + " kernels"
 	}
-	return fmt.Sprintf("go (%s, %d threads)", kernels, runtime.GOMAXPROCS(0))
+	return fmt.Sprintf("go (%s, %d threads)", kernel, runtime.GOMAXPROCS(0))
 }

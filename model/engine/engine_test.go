@@ -2,12 +2,19 @@ package engine_test
 
 import (
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/gomlx/gomlx/core/graph"
+	"github.com/gomlx/gomlx/core/tensors"
+
 	"github.com/hubtool/hubtool/model/engine"
+	"github.com/hubtool/hubtool/model/engine/gemm"
 )
 
 func TestOpenGo(t *testing.T) {
@@ -59,9 +66,9 @@ func TestOpenBrokenPlugin(t *testing.T) {
 func TestEnvironment(t *testing.T) {
 	t.Setenv("GODEBUG", "gctrace=0")
 	env := engine.Environment("go")
-	if !engine.SIMD {
+	if !simdBuild() {
 		if env != nil {
-			t.Errorf("a build without SIMD wants %v", env)
+			t.Errorf("a build without GOEXPERIMENT=simd wants %v", env)
 		}
 		return
 	}
@@ -71,6 +78,54 @@ func TestEnvironment(t *testing.T) {
 	t.Setenv("GODEBUG", "cpu.fma=off")
 	if env := engine.Environment("go"); env != nil {
 		t.Error("the process would be started again for ever")
+	}
+}
+
+// simdBuild tells how this test was built, as the binary itself says.
+func simdBuild() bool {
+	info, _ := debug.ReadBuildInfo()
+	return slices.ContainsFunc(info.Settings, func(s debug.BuildSetting) bool {
+		return s.Key == "GOEXPERIMENT" && strings.Contains(s.Value, "simd")
+	})
+}
+
+// The Go engine multiplies by our kernels where there is one, bit for bit, in both layouts and with a batch.
+func TestKernel(t *testing.T) {
+	if engine.Kernel() != gemm.Kernel() {
+		t.Fatalf("kernel %q, but %q multiplies here: GoMLX's registry of products has changed", engine.Kernel(), gemm.Kernel())
+	}
+	if gemm.Kernel() == "" {
+		t.Skip("no kernel for this processor")
+	}
+	e, err := engine.Open("go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	const batch, m, n, k = 2, 5, 40, 700
+	a, b := make([]float32, batch*m*k), make([]float32, batch*k*n)
+	for i := range a {
+		a[i] = float32(math.Sin(float64(i)))
+	}
+	for i := range b {
+		b[i] = float32(math.Cos(float64(i)))
+	}
+	for _, c := range []struct {
+		transposed bool
+		dims       []int
+		axis       int
+	}{{false, []int{batch, k, n}, 1}, {true, []int{batch, n, k}, 2}} {
+		got, err := graph.CallOnce(e.Backend, func(x, y *graph.Node) *graph.Node {
+			return graph.Dot(x, y).General([]int{2}, []int{0}, []int{c.axis}, []int{0})
+		}, tensors.FromFlatDataAndDimensions(a, batch, m, k), tensors.FromFlatDataAndDimensions(b, c.dims...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := make([]float32, batch*m*n)
+		gemm.Multiply(want, a, b, gemm.Shape{Batch: batch, M: m, N: n, K: k, Transposed: c.transposed})
+		if values := tensors.MustCopyFlatData[float32](got); !slices.Equal(values, want) {
+			t.Errorf("transposed %t: the engine gives %v ..., its kernel %v ...", c.transposed, values[:3], want[:3])
+		}
 	}
 }
 

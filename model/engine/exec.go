@@ -14,9 +14,9 @@ const fmaOff = "cpu.fma=off"
 // Environment returns the environment in which the process should be started again before the engine
 // that spec names is opened, or nil if the present one will do.
 //
-// The SIMD kernels leave the upper halves of the vector registers dirty, after which math.Exp, which
-// mixes VEX and legacy SSE instructions where the CPU has FMA, runs 150 times slower. Only the
-// environment of the process can turn that path off; the kernels themselves keep their speed.
+// A build with GOEXPERIMENT=simd leaves the upper halves of the vector registers dirty, after which
+// math.Exp, which mixes VEX and legacy SSE instructions where the CPU has FMA, runs 150 times slower. Only
+// the environment of the process can turn that path off.
 //
 // CUDA plugins load libraries by name, and the dynamic linker looks only where it was told to at the
 // process's start: here, to the wheels beside the plugin.
@@ -25,7 +25,7 @@ const fmaOff = "cpu.fma=off"
 func Environment(spec string) []string {
 	plugins := candidates(spec)
 	changed := append(loader(plugins), allocator(plugins)...)
-	if godebug := os.Getenv("GODEBUG"); SIMD && !strings.Contains(godebug, "cpu.fma=") {
+	if godebug := os.Getenv("GODEBUG"); simdBuild && !strings.Contains(godebug, "cpu.fma=") {
 		if godebug != "" {
 			godebug += ","
 		}

@@ -48,27 +48,16 @@ func Linear(t *Tape, x, w, b *Node) *Node {
 
 // LowRank is scale · x·Aᵀ·Bᵀ with x [rows, in], a [rank, in] and b [out, rank].
 //
-// The Go backend has no vector kernel for products of 16 columns or less, nor for small transposed
-// ones: zeros pad the rank to 32 and both products are in the plain layout. The gradients of a and b
-// are written so that they transpose the thin [rows, rank] factor, never the wide activations.
+// The gradients of a and b are written so that they transpose the thin [rows, rank] factor, never the
+// wide activations.
 func LowRank(t *Tape, x, a, b *Node, scale float64) *Node {
-	b = MulScalar(b, scale)
-	if IsGo(x.Graph().Backend()) {
-		g, rank, in, out := x.Graph(), a.Shape().Dimensions[0], a.Shape().Dimensions[1], b.Shape().Dimensions[0]
-		if pad := max(32, (rank+15)/16*16) - rank; pad > 0 {
-			a = Concatenate([]*Node{a, Zeros(g, shapes.Make(a.DType(), pad, in))}, 0)
-			b = Concatenate([]*Node{b, Zeros(g, shapes.Make(b.DType(), out, pad))}, 1)
-		}
-	}
-	x, a, b = t.narrow(x), t.narrow(a), t.narrow(b)
+	x, a, b = t.narrow(x), t.narrow(a), t.narrow(MulScalar(b, scale))
 	plain := func(x, w *Node) *Node { return Dot(x, w).General([]int{1}, nil, []int{0}, nil) }
-	at, bt := Transpose(a, 0, 1), Transpose(b, 0, 1)
-	u := t.gradient(plain(x, at), func(v *Node) []*Node {
-		return []*Node{plain(v, a), Transpose(plain(Transpose(v, 0, 1), x), 0, 1)}
-	})
-	return wide(t.gradient(plain(u, bt), func(v *Node) []*Node {
-		return []*Node{plain(v, b), plain(Transpose(u, 0, 1), v)}
-	}))
+	linear := func(x, w *Node) *Node {
+		y := Dot(x, w).General([]int{1}, nil, []int{1}, nil)
+		return t.gradient(y, func(v *Node) []*Node { return []*Node{plain(v, w), plain(Transpose(v, 0, 1), x)} })
+	}
+	return wide(linear(linear(x, a), b))
 }
 
 // Attention is softmax(q·kᵀ/√d)·v for every head, with q [heads, queries, d] and k and v
