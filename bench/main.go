@@ -221,12 +221,16 @@ func alone(spec, shape, mode, method string, seconds float64) error {
 			return err
 		}
 	}
+	a, err := newAdapter(m, w, method)
+	if err != nil {
+		return err
+	}
 	batch := batches[shape][mode]
 	var rates []float64
 	if mode == "infer" {
-		rates, err = inferRates(m, w, batch, seconds)
+		rates, err = inferRates(m, w, a, batch, seconds)
 	} else {
-		rates, err = trainRates(m, w, method, batch, seconds)
+		rates, err = trainRates(m, w, a, batch, seconds)
 	}
 	if err != nil {
 		return err
@@ -240,8 +244,27 @@ func alone(spec, shape, mode, method string, seconds float64) error {
 
 var half = model.Normalization{Mean: [3]float32{0.5, 0.5, 0.5}, Std: [3]float32{0.5, 0.5, 0.5}}
 
-func inferRates(m model.Model, w *model.Weights, batch int, seconds float64) ([]float64, error) {
-	p, err := model.NewPredictor(m, w, nil, half, batch)
+// newAdapter is one to be trained, on query and value beside the classifier.
+func newAdapter(m model.Model, w *model.Weights, method string) (*adapters.Adapter, error) {
+	var settings string
+	for _, known := range methods {
+		if known.name == method {
+			settings = known.settings
+		}
+	}
+	cfg, err := format.ParseAdapterConfig([]byte("{" + settings + `, "target_modules": ["query", "value"], "modules_to_save": ["classifier"]}`))
+	if err != nil {
+		return nil, err
+	}
+	return adapters.New(cfg, train.Base(m, w), 1)
+}
+
+func inferRates(m model.Model, w *model.Weights, a *adapters.Adapter, batch int, seconds float64) ([]float64, error) {
+	attach, err := train.Attach(w, a)
+	if err != nil {
+		return nil, err
+	}
+	p, err := model.NewPredictor(m, w, attach, half, batch)
 	if err != nil {
 		return nil, err
 	}
@@ -270,21 +293,7 @@ func (d noise) At(i int) (dataset.Row, error) {
 }
 
 // trainRates times whole optimizer steps of train.Run between their reports.
-func trainRates(m model.Model, w *model.Weights, method string, batch int, seconds float64) ([]float64, error) {
-	var settings string
-	for _, known := range methods {
-		if known.name == method {
-			settings = known.settings
-		}
-	}
-	acfg, err := format.ParseAdapterConfig([]byte("{" + settings + `, "target_modules": ["query", "value"], "modules_to_save": ["classifier"]}`))
-	if err != nil {
-		return nil, err
-	}
-	a, err := adapters.New(acfg, train.Base(m, w), 1)
-	if err != nil {
-		return nil, err
-	}
+func trainRates(m model.Model, w *model.Weights, a *adapters.Adapter, batch int, seconds float64) ([]float64, error) {
 	h, width := m.InputSize()
 	pipeline := &vision.Pipeline{Steps: []vision.Transform{vision.ResizeTo{Height: h, Width: width, Filter: vision.Nearest}}, Mean: half.Mean, Std: half.Std}
 	c := train.DefaultConfig()
@@ -294,7 +303,7 @@ func trainRates(m model.Model, w *model.Weights, method string, batch int, secon
 	var end time.Time
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
-	_, err = train.Run(ctx, train.Job{Model: m, Weights: w, Adapter: a, Norm: half, Config: c, Labels: make([]string, m.Labels()),
+	_, err := train.Run(ctx, train.Job{Model: m, Weights: w, Adapter: a, Norm: half, Config: c, Labels: make([]string, m.Labels()),
 		Train: &train.Loader{Source: noise{batch * 64, m.Labels()}, Pipeline: pipeline, Batch: batch, Classes: m.Labels()},
 		Report: func(ev train.Event) {
 			now := time.Now()
