@@ -5,16 +5,19 @@
 
 Random weights and pixels, float32, LoRA of rank 16 on query and value with the classifier trained in full, AdamW, gradients
 clipped at norm 1: the step of PEFT's image-classification guide without its data pipeline. Every line comes from a process of
-its own, so that peak_rss (bytes) is that of one case. images_per_second is the batch over the median step.
+its own, so that peak_rss (bytes) is that of one case. images_per_second is the batch over the median step. With --trainer the
+step is one of transformers' Trainer, fed by a data set.
 """
 
 import argparse
+import io
 import json
 import os
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 SHAPES = {
@@ -38,7 +41,51 @@ METHODS = {
 }
 
 
-def measure(shape: str, mode: str, method: str, batch: int, threads: int, seconds: float) -> dict:
+class Noise:
+    """Images of eight pixels in a PNG, which cost nothing to decode, at the model's size: what bench/main.go trains on."""
+
+    def __init__(self, size: int, classes: int):
+        from PIL import Image
+        from torchvision import transforms as T
+
+        file = io.BytesIO()
+        Image.new("L", (8, 8)).save(file, "png")
+        self.file, self.classes = file.getvalue(), classes
+        nearest = T.InterpolationMode.NEAREST
+        self.transform = T.Compose([T.Resize((size, size), nearest), T.ToTensor(), T.Normalize([0.5] * 3, [0.5] * 3)])
+
+    def __len__(self) -> int:
+        return 10**6
+
+    def __getitem__(self, i: int) -> dict:
+        from PIL import Image
+
+        image = Image.open(io.BytesIO(self.file)).convert("RGB")
+        return {"pixel_values": self.transform(image), "labels": i % self.classes}
+
+
+def trainer_times(model, size: int, classes: int, batch: int, seconds: float) -> list[float]:
+    """Seconds of each optimizer step of transformers' Trainer, from the end of one to the end of the next."""
+    import transformers
+
+    ends = []
+
+    class Clock(transformers.TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            ends.append(time.perf_counter())
+            control.should_training_stop = len(ends) > 5 and ends[-1] > ends[0] + seconds
+
+    with tempfile.TemporaryDirectory() as out:
+        args = transformers.TrainingArguments(
+            out, per_device_train_batch_size=batch, learning_rate=5e-3, max_steps=10**6, save_strategy="no", report_to=[], use_cpu=True, disable_tqdm=True
+        )
+        trainer = transformers.Trainer(model, args, train_dataset=Noise(size, classes), callbacks=[Clock()])
+        trainer.remove_callback(transformers.PrinterCallback)  # standard output is for the result
+        trainer.train()
+    return [end - start for start, end in zip(ends, ends[1:])]
+
+
+def measure(shape: str, mode: str, method: str, batch: int, threads: int, seconds: float, trainer: bool) -> dict:
     import peft
     import torch
     import transformers
@@ -70,12 +117,15 @@ def measure(shape: str, mode: str, method: str, batch: int, threads: int, second
     model.train(mode == "train")
     step = train if mode == "train" else infer
     times = []
-    step()  # allocations and the choice of kernels
-    end = time.perf_counter() + seconds
-    while len(times) < 5 or time.perf_counter() < end:
-        start = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - start)
+    if trainer and mode == "train":
+        times = trainer_times(model, config.image_size, classes, batch, seconds)
+    else:
+        step()  # allocations and the choice of kernels
+        end = time.perf_counter() + seconds
+        while len(times) < 5 or time.perf_counter() < end:
+            start = time.perf_counter()
+            step()
+            times.append(time.perf_counter() - start)
     return {
         "engine": "torch",
         "version": f"torch {torch.__version__}, transformers {transformers.__version__}, peft {peft.__version__}",
@@ -98,11 +148,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="images in a step (default: 32 and 120 for tiny, 8 for base)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=15, help="how long to repeat the step, at least five times")
+    parser.add_argument("--trainer", action="store_true", help="with --shape and --mode train: in transformers' Trainer, with a data set")
     args = parser.parse_args()
 
     if args.shape and args.mode:
         batch = args.batch or BATCHES[args.shape, args.mode]
-        print(json.dumps(measure(args.shape, args.mode, args.method, batch, args.threads, args.seconds)), flush=True)
+        print(json.dumps(measure(args.shape, args.mode, args.method, batch, args.threads, args.seconds, args.trainer)), flush=True)
         return
     env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(args.threads)}
     for shape, mode in BATCHES:
