@@ -41,6 +41,12 @@ func randomLoRA(t *testing.T, rank int, seed uint64) *adapters.Adapter {
 	if err := os.WriteFile(filepath.Join(dir, format.AdapterConfigFile), []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	return loadFiles(t, dir)
+}
+
+// loadFiles loads an adapter without its base.
+func loadFiles(t *testing.T, dir string) *adapters.Adapter {
+	t.Helper()
 	base, err := adapters.FilesBase(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -167,19 +173,7 @@ func TestComposeEmbedding(t *testing.T) {
 // The embeddings that PEFT saves beside an adapter come along, under its names; those of two adapters have to be the same.
 func TestComposeKeepsSavedEmbeddings(t *testing.T) {
 	const from, embedding = "../testdata/golden/text/adapters/llama-embedding", "model.embed_tokens.weight"
-	load := func(dir string) *adapters.Adapter {
-		t.Helper()
-		base, err := adapters.FilesBase(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		a, err := adapters.Load(dir, base)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return a
-	}
-	one, same := load(from), load(from)
+	one, same := loadFiles(t, from), loadFiles(t, from)
 	want := one.FullValues()[embedding].Values
 	if len(want) != 70*32 {
 		t.Fatalf("the golden adapter has %d numbers in its embedding", len(want))
@@ -209,7 +203,7 @@ func TestComposeKeepsSavedEmbeddings(t *testing.T) {
 		if _, ok := ck.Tensor("base_model.model.model.embed_tokens.base_layer.weight"); !ok {
 			t.Errorf("%s: the file has no embedding where PEFT looks for it", name)
 		}
-		if got := load(dir).FullValues()[embedding].Values; !slices.Equal(got, want) || loss.Parameters < len(want) {
+		if got := loadFiles(t, dir).FullValues()[embedding].Values; !slices.Equal(got, want) || loss.Parameters < len(want) {
 			t.Errorf("%s: the embedding is not the adapter's; %+v", name, loss)
 		}
 	}

@@ -137,7 +137,9 @@ func loader(plugins []string) []string {
 			flags = append(flags, "--xla_gpu_cuda_data_dir="+cuda)
 		}
 	}
-	if len(plugins) > 0 && isCPUPlugin(plugins[0]) && cpu.X86.HasAVX512F && contains(plugins[0], wide) {
+	all := os.Getenv("XLA_FLAGS")
+	// The file is searched last, and not again when the process has been started anew.
+	if len(plugins) > 0 && isCPUPlugin(plugins[0]) && cpu.X86.HasAVX512F && !strings.Contains(all, wide+"=") && contains(plugins[0], wide) {
 		flags = append(flags, "--"+wide+"=512")
 	}
 	var env []string
@@ -147,7 +149,6 @@ func loader(plugins []string) []string {
 	if len(dirs) > 0 {
 		env = append(env, "LD_LIBRARY_PATH="+strings.Join(append(present, dirs...), string(filepath.ListSeparator)))
 	}
-	all := os.Getenv("XLA_FLAGS")
 	for _, flag := range flags {
 		if name, _, _ := strings.Cut(flag, "="); !strings.Contains(all, name+"=") {
 			all += " " + flag

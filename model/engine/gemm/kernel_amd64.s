@@ -8,6 +8,52 @@
 // Rows of a are addressed from every third one: SI, R9, R10 and R11 are rows 0, 3, 6 and 9, R8 is the
 // distance of two rows. R12 is the distance of rows of b, R13 that of c, all in bytes.
 
+#define ARGUMENTS \
+	MOVQ k+0(FP), CX; \
+	MOVQ a+8(FP), SI; \
+	MOVQ lda+16(FP), R8; \
+	MOVQ b+24(FP), DI; \
+	MOVQ ldb+32(FP), R12; \
+	MOVQ c+40(FP), DX; \
+	MOVQ ldc+48(FP), R13; \
+	SHLQ $2, R8; \
+	SHLQ $2, R12; \
+	SHLQ $2, R13; \
+	LEAQ (R8)(R8*2), AX; \
+	LEAQ (SI)(AX*1), R9
+
+// LOOP advances k by four as long as it can, then by one. It ends at store, or falls through if add is set.
+#define LOOP(step, next) \
+	SUBQ $4, CX; \
+	JLT  rest; \
+four: \
+	step(0); \
+	step(4); \
+	step(8); \
+	step(12); \
+	next(16); \
+	SUBQ $4, CX; \
+	JGE  four; \
+rest: \
+	ADDQ $4, CX; \
+	JEQ  done; \
+one: \
+	step(0); \
+	next(4); \
+	DECQ CX; \
+	JNE  one; \
+done: \
+	CMPB add+56(FP), $0; \
+	JEQ  store
+
+#define NEXT256(bytes) \
+	ADDQ $bytes, SI; \
+	ADDQ $bytes, R9
+
+#define NEXT512(bytes) \
+	NEXT256(bytes); \
+	ADDQ $bytes, R10; \
+	ADDQ $bytes, R11
 
 #define ROW512(address, lo, hi) \
 	VBROADCASTSS address, Z2; \
@@ -43,18 +89,7 @@
 
 // func tile512(k int, a *float32, lda int, b *float32, ldb int, c *float32, ldc int, add bool)
 TEXT ·tile512(SB), NOSPLIT, $0-57
-	MOVQ k+0(FP), CX
-	MOVQ a+8(FP), SI
-	MOVQ lda+16(FP), R8
-	MOVQ b+24(FP), DI
-	MOVQ ldb+32(FP), R12
-	MOVQ c+40(FP), DX
-	MOVQ ldc+48(FP), R13
-	SHLQ $2, R8
-	SHLQ $2, R12
-	SHLQ $2, R13
-	LEAQ (R8)(R8*2), AX
-	LEAQ (SI)(AX*1), R9
+	ARGUMENTS
 	LEAQ (R9)(AX*1), R10
 	LEAQ (R10)(AX*1), R11
 	VPXORQ Z8, Z8, Z8
@@ -81,37 +116,7 @@ TEXT ·tile512(SB), NOSPLIT, $0-57
 	VPXORQ Z29, Z29, Z29
 	VPXORQ Z30, Z30, Z30
 	VPXORQ Z31, Z31, Z31
-	SUBQ $4, CX
-	JLT  rest
-
-four:
-	STEP512(0)
-	STEP512(4)
-	STEP512(8)
-	STEP512(12)
-	ADDQ $16, SI
-	ADDQ $16, R9
-	ADDQ $16, R10
-	ADDQ $16, R11
-	SUBQ $4, CX
-	JGE  four
-
-rest:
-	ADDQ $4, CX
-	JEQ  done
-
-one:
-	STEP512(0)
-	ADDQ $4, SI
-	ADDQ $4, R9
-	ADDQ $4, R10
-	ADDQ $4, R11
-	DECQ CX
-	JNE  one
-
-done:
-	CMPB add+56(FP), $0
-	JEQ  store
+	LOOP(STEP512, NEXT512)
 	ADD512(Z8, Z9)
 	ADD512(Z10, Z11)
 	ADD512(Z12, Z13)
@@ -171,18 +176,7 @@ store:
 
 // func tile256(k int, a *float32, lda int, b *float32, ldb int, c *float32, ldc int, add bool)
 TEXT ·tile256(SB), NOSPLIT, $0-57
-	MOVQ k+0(FP), CX
-	MOVQ a+8(FP), SI
-	MOVQ lda+16(FP), R8
-	MOVQ b+24(FP), DI
-	MOVQ ldb+32(FP), R12
-	MOVQ c+40(FP), DX
-	MOVQ ldc+48(FP), R13
-	SHLQ $2, R8
-	SHLQ $2, R12
-	SHLQ $2, R13
-	LEAQ (R8)(R8*2), AX
-	LEAQ (SI)(AX*1), R9
+	ARGUMENTS
 	VXORPS Y4, Y4, Y4
 	VXORPS Y5, Y5, Y5
 	VXORPS Y6, Y6, Y6
@@ -195,33 +189,7 @@ TEXT ·tile256(SB), NOSPLIT, $0-57
 	VXORPS Y13, Y13, Y13
 	VXORPS Y14, Y14, Y14
 	VXORPS Y15, Y15, Y15
-	SUBQ $4, CX
-	JLT  rest
-
-four:
-	STEP256(0)
-	STEP256(4)
-	STEP256(8)
-	STEP256(12)
-	ADDQ $16, SI
-	ADDQ $16, R9
-	SUBQ $4, CX
-	JGE  four
-
-rest:
-	ADDQ $4, CX
-	JEQ  done
-
-one:
-	STEP256(0)
-	ADDQ $4, SI
-	ADDQ $4, R9
-	DECQ CX
-	JNE  one
-
-done:
-	CMPB add+56(FP), $0
-	JEQ  store
+	LOOP(STEP256, NEXT256)
 	ADD256(Y4, Y5)
 	ADD256(Y6, Y7)
 	ADD256(Y8, Y9)
