@@ -28,6 +28,16 @@ const checkpointFormat = 2
 // ErrOtherFormat is a checkpoint of an older or a newer hubtool, or of another program.
 var ErrOtherFormat = errors.New("it cannot be gone on from")
 
+// ResumeError is why a run cannot go on from a checkpoint.
+type ResumeError struct {
+	Checkpoint string
+	Err        error
+}
+
+func (e *ResumeError) Error() string { return fmt.Sprintf("resuming from %q: %v", e.Checkpoint, e.Err) }
+
+func (e *ResumeError) Unwrap() error { return e.Err }
+
 // cursor is the part of a run's state that is not tensors. It is the metadata of resumeFile, beside
 // the number of its format.
 type cursor struct {
@@ -54,7 +64,7 @@ type cursor struct {
 func (r *run) save(ctx context.Context) error {
 	dir := filepath.Join(r.Config.OutputDir, "checkpoint-"+strconv.Itoa(r.state.GlobalStep))
 	tmp := dir + ".partial"
-	if err := os.RemoveAll(tmp); err != nil {
+	if err := r.clean(); err != nil {
 		return fmt.Errorf("saving a checkpoint: %w", err)
 	}
 	defer os.RemoveAll(tmp)
@@ -75,7 +85,7 @@ func (r *run) save(ctx context.Context) error {
 	if err := r.saveCursor(ctx, filepath.Join(tmp, resumeFile)); err != nil {
 		return err
 	}
-	if err := os.RemoveAll(dir); err != nil { // of an earlier run, or of this one before it was resumed
+	if err := discard(dir); err != nil { // of an earlier run, or of this one before it was resumed
 		return fmt.Errorf("saving a checkpoint: %w", err)
 	}
 	if err := os.Rename(tmp, dir); err != nil {
@@ -137,12 +147,34 @@ func (r *run) rotate(newest string) error {
 		if dir == newest || r.best != nil && dir == r.best.Checkpoint {
 			continue
 		}
-		if err := os.RemoveAll(dir); err != nil {
+		if err := discard(dir); err != nil {
 			return fmt.Errorf("removing an old checkpoint: %w", err)
 		}
 		excess--
 	}
 	return nil
+}
+
+// discard removes a checkpoint, which loses its name first: one that is half removed when the process
+// dies must not be taken for a whole one.
+func discard(dir string) error {
+	gone := dir + ".old.partial"
+	if err := os.Rename(dir, gone); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	return os.RemoveAll(gone)
+}
+
+// clean removes what processes that died in the midst of saving or discarding have left.
+func (r *run) clean() error {
+	left, err := filepath.Glob(filepath.Join(r.Config.OutputDir, "checkpoint-*.partial"))
+	for _, dir := range left {
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
+	return err
 }
 
 // Checkpoints lists the complete checkpoints in a directory, the oldest first.
@@ -177,7 +209,7 @@ func checkFormat(text string) error {
 
 // restore puts the run into the state that a checkpoint holds.
 func (r *run) restore(dir string) error {
-	fail := func(err error) error { return fmt.Errorf("resuming from %q: %w", dir, err) }
+	fail := func(err error) error { return &ResumeError{dir, err} }
 	tensors, meta, err := format.Load(filepath.Join(dir, resumeFile))
 	if err == nil {
 		err = checkFormat(meta["checkpoint_format"])

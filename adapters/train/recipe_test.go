@@ -17,6 +17,32 @@ import (
 	"github.com/hubtool/hubtool/model/engine"
 )
 
+// A finished run that is resumed has nothing left to do: it says so in its speeds, and leaves no more
+// than it found. What processes that died have left under passing names goes.
+func TestResumeOfFinishedRun(t *testing.T) {
+	e, err := engine.Open("go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for _, left := range []string{"checkpoint-2.partial", "checkpoint-5.old.partial"} {
+		if err := os.MkdirAll(filepath.Join(dir, left, "x"), 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := run(t, random(t, e, dir))
+	if left, _ := filepath.Glob(filepath.Join(dir, "*.partial")); len(left) > 0 {
+		t.Errorf("%q are left", left)
+	}
+	j := random(t, e, dir)
+	j.Resume = filepath.Join(dir, "checkpoint-9")
+	got := run(t, j)
+	summary := got.State.LogHistory[len(got.State.LogHistory)-1]
+	if *summary.TrainStepsPerSecond != 0 || *summary.TrainLoss != *want.State.LogHistory[len(want.State.LogHistory)-1].TrainLoss {
+		t.Errorf("%v steps per second, train_loss %v", *summary.TrainStepsPerSecond, *summary.TrainLoss)
+	}
+}
+
 // resumed goes on from a checkpoint and returns the adapter of the last step.
 func resumed(t *testing.T, j train.Job, checkpoint string) ([]byte, error) {
 	t.Helper()

@@ -115,6 +115,7 @@ func Run(ctx context.Context, job Job) (*Result, error) {
 		if err := r.restore(job.Resume); err != nil {
 			return nil, err
 		}
+		r.stepsBefore = r.state.GlobalStep
 		// An interrupt may have come between a step and the evaluation after it.
 		if r.evaluates() && (len(r.epochs) == 0 || r.epochs[len(r.epochs)-1].Step != r.state.GlobalStep) {
 			if err := r.between(ctx); err != nil {
@@ -151,6 +152,7 @@ type run struct {
 	stopped       bool
 	begun         time.Time     // of this process
 	speeds        []Speed       // of stretches between log entries
+	stepsBefore   int           // steps of the processes that this one goes on from
 	logged        int           // images trained at the last log entry
 	loggedAfter   time.Duration // time trained then
 	evaluation    *Evaluation   // of the parameters of step evaluatedAt
@@ -440,9 +442,9 @@ func (r *run) interrupted(ctx context.Context, err error) error {
 
 // finish leaves the best parameters in the adapter, if wanted, and sums up.
 func (r *run) finish(ctx context.Context, took time.Duration) (*Result, error) {
-	seconds := took.Seconds()
+	seconds := max(1e-9, took.Seconds()) // a resumed run may have nothing left to do
 	r.state.log(LogEntry{TrainLoss: ref(r.allLoss / float64(max(1, r.state.GlobalStep))), TrainRuntime: &seconds,
-		TrainSamplesPerSecond: ref(float64(r.trained) / seconds), TrainStepsPerSecond: ref(float64(r.state.GlobalStep) / seconds), TotalFlos: ref(0)})
+		TrainSamplesPerSecond: ref(float64(r.trained) / seconds), TrainStepsPerSecond: ref(float64(r.state.GlobalStep-r.stepsBefore) / seconds), TotalFlos: ref(0)})
 	result := &Result{State: r.state, Skipped: r.scaler.skipped(), Best: r.best, Epochs: r.epochs, Evaluation: r.evaluation, Seconds: seconds, Speeds: r.speeds,
 		ImagesPerSecond: float64(r.trained) / max(1e-9, r.training.Seconds()), DataWait: r.waiting.Seconds() / max(1e-9, r.training.Seconds())}
 	result.Broken = r.Train.Broken()

@@ -171,6 +171,8 @@ func (c *Config) problems() []string {
 	idle := func(set bool, key, why string) { refuse(set, "%s does nothing: %s", key, why) }
 	idle(t.EarlyStoppingPatience > 0 && t.EvalStrategy == "no", "training.early_stopping_patience", "eval_strategy is no")
 	idle(t.EarlyStoppingThreshold > 0 && t.EarlyStoppingPatience == 0, "training.early_stopping_threshold", "early_stopping_patience is 0")
+	idle(t.MetricForBestModel != was.MetricForBestModel && t.EvalStrategy == "no", "training.metric_for_best_model", "eval_strategy is no")
+	idle(t.WarmupSteps > 0 && t.LRSchedulerType == "constant", "training.warmup_steps", "lr_scheduler_type constant has no warm-up, constant_with_warmup has")
 	method := c.Adapter.PeftType()
 	idle(t.LoraplusLRRatio > 0 && method != "LORA" && method != "ADALORA", "training.loraplus_lr_ratio", method+" has no matrix B")
 	idle(t.EvalSteps != was.EvalSteps && t.EvalStrategy != "steps", "training.eval_steps", "eval_strategy is "+t.EvalStrategy)

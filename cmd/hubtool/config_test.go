@@ -242,6 +242,10 @@ func TestConfigProblems(t *testing.T) {
 			`training.eval_steps does nothing: eval_strategy is epoch`,
 			`training.hub_model_id does nothing: push_to_hub is false`,
 		}},
+		{"idle without evaluation, and with a constant rate", "model: m\ndataset: {path: d}\ntraining: {output_dir: o, eval_strategy: no, metric_for_best_model: loss, lr_scheduler_type: constant, warmup_steps: 3}\n", nil, []string{
+			`training.metric_for_best_model does nothing: eval_strategy is no`,
+			`training.warmup_steps does nothing: lr_scheduler_type constant has no warm-up, constant_with_warmup has`,
+		}},
 		{"ranges of train.Config", "model: m\ndataset: {path: d}\ntraining: {output_dir: o, learning_rate: -1, eval_strategy: never}\n", nil, []string{
 			`training.learning_rate is -1, but must be positive`,
 			`training.eval_strategy is never, but must be no, steps or epoch`,

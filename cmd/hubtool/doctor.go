@@ -58,7 +58,10 @@ func (e *env) diagnose(ctx context.Context) []check {
 	checks = append(checks, check{"build", "ok", fmt.Sprintf("kernels %s, xla %s", cmp.Or(b.Kernel, "none"), yesNo(b.XLA)), ""})
 	for _, g := range e.listEngines(ctx) {
 		status, advice := "ok", ""
-		if !g.Usable {
+		switch {
+		case !g.Usable && g.named:
+			status, advice = "problem", "HUBTOOL_ENGINE or GOMLX_BACKEND names it, and every command that computes fails: correct or unset that"
+		case !g.Usable:
 			status, advice = "note", "only needed for speed; \"hubtool engine install cpu\" (or cuda12, cuda13) gets a plugin, --engine go works everywhere"
 		}
 		checks = append(checks, check{"engine", status, g.about(), advice})

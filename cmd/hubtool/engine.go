@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 
@@ -124,6 +125,7 @@ type engineReport struct {
 	Devices int    `json:"devices"`
 	Detail  string `json:"detail"`
 	Why     string `json:"why"` // it cannot be used
+	named   bool   // by the environment, for every command
 }
 
 func (g engineReport) about() string {
@@ -133,19 +135,23 @@ func (g engineReport) about() string {
 	return g.Engine + ": " + g.Why
 }
 
-// listEngines tries the Go engine and every XLA plugin; without any, it says where they are looked
-// for.
+// listEngines tries the Go engine, every XLA plugin, and the engine that the environment names, if it
+// is another one; without any plugin, it says where they are looked for.
 func (e *env) listEngines(ctx context.Context) []engineReport {
 	specs := []string{"go"}
 	for _, plugin := range engine.Plugins() {
 		specs = append(specs, "xla:"+plugin)
+	}
+	named := e.engineSpec()
+	if !slices.Contains([]string{"", "auto", "xla"}, named) && !slices.Contains(specs, named) {
+		specs = append(specs, named)
 	}
 	if len(specs) == 1 {
 		specs = append(specs, "xla")
 	}
 	var list []engineReport
 	for _, spec := range specs {
-		g := engineReport{Engine: spec}
+		g := engineReport{Engine: spec, named: spec == named}
 		if opened, err := e.opener(ctx).Open(spec); err != nil {
 			g.Why = err.Error()
 		} else {

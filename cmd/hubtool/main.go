@@ -10,7 +10,11 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // as under nohup, which lets a run outlive its terminal
+		signals = append(signals, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), signals...)
 	// The first signal asks for an orderly end; from then on the next one kills, as without us. Some senders, such as
 	// timeout(1), send each signal to the process and to its group: that is one.
 	context.AfterFunc(ctx, func() { time.AfterFunc(300*time.Millisecond, stop) })

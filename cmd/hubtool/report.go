@@ -44,8 +44,16 @@ func (e *env) compareRuns(dirs []string, out string) error {
 	c := compared{out, orEmpty(train.Differing(runs)), runs}
 	return e.result(func(w io.Writer) {
 		for _, r := range runs {
-			fmt.Fprintf(w, "%s\taccuracy %.4f\tloss %.4f\n", oneLine(r.Name), r.Results["eval_accuracy"], r.Results["eval_loss"])
+			fmt.Fprintf(w, "%s\t%s\n", oneLine(r.Name), measured(r.Results))
 		}
 		fmt.Fprintln(w, out)
 	}, c)
+}
+
+// measured sums up all_results.json; a run may not have evaluated.
+func measured(results map[string]float64) string {
+	if _, evaluated := results["eval_accuracy"]; !evaluated {
+		return fmt.Sprintf("not evaluated\ttraining loss %.4f", results["train_loss"])
+	}
+	return fmt.Sprintf("accuracy %.4f\tloss %.4f", results["eval_accuracy"], results["eval_loss"])
 }

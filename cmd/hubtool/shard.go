@@ -29,19 +29,24 @@ func parseShard(text string) (shard, error) {
 		return bad("must be like 0/8 for the first of eight parts, auto, or auto/8")
 	}
 	var s shard
+	count, _ := strconv.Atoi(m[2]) // digits or nothing, by the syntax
 	if m[1] == "auto" {
-		var name string
-		if s, name = taskOfEnvironment(); name == "" {
+		var name, why string
+		switch s, name, why = taskOfEnvironment(); {
+		case name == "":
 			return bad("neither JOB_COMPLETION_INDEX nor SLURM_ARRAY_TASK_ID is set")
-		}
-		if s.count == 0 && m[2] == "" {
+		case why != "":
+			return bad("%s: give the parts by their numbers, as in $%s/COUNT from 0 on", why, name)
+		case s.count == 0 && m[2] == "":
 			return bad("%s tells no count: write auto/COUNT", name)
+		case s.count != 0 && m[2] != "" && s.count != count:
+			return bad("the array has %d tasks: to repeat some parts, give them by their numbers, as in $%s/%d from 0 on", s.count, name, count)
 		}
 	} else {
-		s.index, _ = strconv.Atoi(m[1]) // digits, by the syntax
+		s.index, _ = strconv.Atoi(m[1])
 	}
 	if m[2] != "" {
-		s.count, _ = strconv.Atoi(m[2])
+		s.count = count
 	}
 	if s.index >= s.count {
 		return bad("part %d of %d does not exist: the first is 0", s.index, s.count)
@@ -50,22 +55,28 @@ func parseShard(text string) (shard, error) {
 }
 
 // taskOfEnvironment is the place of this process among the tasks of a Kubernetes indexed Job or a
-// Slurm array, and the name of the variable that says so; the count is 0 where none is told.
-func taskOfEnvironment() (s shard, name string) {
+// Slurm array, and the name of the variable that says so; the count is 0 where none is told. why says
+// that tasks have no place, as in a Slurm array with gaps, of which they are told the ends only.
+func taskOfEnvironment() (s shard, name, why string) {
 	number := func(name string) (int, bool) {
 		n, err := strconv.Atoi(os.Getenv(name))
 		return n, err == nil && n >= 0
 	}
 	if i, ok := number("JOB_COMPLETION_INDEX"); ok {
-		return shard{index: i}, "JOB_COMPLETION_INDEX"
+		return shard{index: i}, "JOB_COMPLETION_INDEX", ""
 	}
 	if i, ok := number("SLURM_ARRAY_TASK_ID"); ok {
+		name = "SLURM_ARRAY_TASK_ID"
 		first, _ := number("SLURM_ARRAY_TASK_MIN") // arrays may begin at 1
-		s.index = max(0, i-first)
+		by, _ := number("SLURM_ARRAY_TASK_STEP")   // and count in twos
+		by = max(1, by)
+		s.index = max(0, i-first) / by
 		s.count, _ = number("SLURM_ARRAY_TASK_COUNT")
-		return s, "SLURM_ARRAY_TASK_ID"
+		if last, told := number("SLURM_ARRAY_TASK_MAX"); told && s.count > 0 && (last-first)/by+1 != s.count {
+			why = fmt.Sprintf("the array has %d tasks between %d and %d", s.count, first, last)
+		}
 	}
-	return s, ""
+	return s, name, why
 }
 
 // of returns the shard's share [from, to) of n things. Shares are contiguous, and together all.

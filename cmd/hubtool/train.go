@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -126,6 +128,14 @@ func continueHint(ctx context.Context, p *plan, err error) string {
 		return "nothing was saved yet: begin again with a smaller learning rate, or a warm-up"
 	case diverged:
 		return fmt.Sprintf("%q is good: start from it with --training.init-adapter %s, a smaller --learning-rate and another --out", saved[len(saved)-1], saved[len(saved)-1])
+	}
+	if resume := (*train.ResumeError)(nil); errors.As(err, &resume) {
+		// What is wrong with it stays wrong: the newest of the others may be whole.
+		others := slices.DeleteFunc(slices.Clone(saved), func(dir string) bool { return filepath.Clean(dir) == filepath.Clean(resume.Checkpoint) })
+		if len(others) == 0 {
+			return "there is no other checkpoint: without --resume the run begins again"
+		}
+		return fmt.Sprintf("%q is saved, too: --resume=%s goes on from there", others[len(others)-1], others[len(others)-1])
 	}
 	first := "mend the cause, then "
 	switch {

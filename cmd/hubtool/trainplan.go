@@ -79,6 +79,9 @@ func (e *env) plan(ctx context.Context, cfg *Config, dryRun bool) (p *plan, err 
 	if cfg.Dataset.FeatureCache != defaultConfig().Dataset.FeatureCache && !train.Frozen(c.Model, a) {
 		return nil, usage("reading the settings", "dataset.feature_cache does nothing: the adapter changes more than the classifier, and features with it")
 	}
+	if cfg.Training.GradientCheckpointing && train.Frozen(c.Model, a) {
+		return nil, usage("reading the settings", "training.gradient_checkpointing does nothing: the backbone is frozen, and no gradient goes through its layers")
+	}
 	names, err := format.ParseNames(cfg.Adapter.Names)
 	if err != nil {
 		return nil, usage("reading the settings", "adapter."+err.Error())

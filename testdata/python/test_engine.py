@@ -84,6 +84,10 @@ def test_plugin_that_crashes(fresh, pictures, tmp_path, source):
     error = fresh("engine", "install", plugin, "--json", code=6).error()
     assert "goroutine" not in error["message"] and "\n" not in error["message"]
     fresh("predict", GOLDEN / "bases" / "vit", pictures(16, 16)[0], "--engine", f"xla:{plugin}", code=2)
+    named = Hubtool(fresh.program, f"xla:{plugin}", fresh.home)  # in HUBTOOL_ENGINE: the commands that look say what is wrong
+    assert [e["usable"] for e in named("engine", "ls", "--json").json()["engines"]] == [True, False]
+    checks = named("doctor", "--offline", "--json").json()["checks"]
+    assert [c["status"] for c in checks if c["name"] == "engine"] == ["ok", "problem"]
     os.environ["PJRT_PLUGIN_LIBRARY_PATH"] = str(tmp_path)
     try:
         result = fresh("predict", GOLDEN / "bases" / "vit", pictures(16, 16)[0])

@@ -102,14 +102,15 @@ def test_kill_9_at_twenty_points(tool, tmp_path, method):
     kill_and_resume(tool, tmp_path, method, kills=20, seed=2)
 
 
-def test_first_interrupt_saves(tool, tmp_path):
-    """One Ctrl-C in the midst of a run saves and says how to go on."""
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGHUP], ids=["interrupt", "hangup"])
+def test_first_signal_saves(tool, tmp_path, sent):
+    """One Ctrl-C, or a terminal that goes away, in the midst of a run saves and says how to go on."""
     train(tool, config(tmp_path, "whole"))
     file = config(tmp_path, "cut", save_steps=1000)  # so that only the interrupt saves
     process = start(tool, "train", file, "--model", BASE, "--training.ignore-mismatched-sizes", "--progress", "json")
     for line in process.stderr:
         if line.startswith('{"progress"') and json.loads(line)["progress"]["task"] == "training":
-            process.send_signal(signal.SIGINT)
+            process.send_signal(sent)
             break
     text = process.stderr.read()
     assert process.wait() == 130, text
