@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,7 +25,7 @@ func (r *configReader) adapterKey(keys *AdapterKeys, k, n *yaml.Node) {
 				valid = append(valid, a.name)
 			}
 		}
-		r.at(k, "unknown key %q%s", "adapter."+name, nearest.DidYouMean(name, valid))
+		r.at(k, "unknown key %q%s", "adapter."+name, cmp.Or(nearest.DidYouMean(name, valid), suggestShort(name)))
 		return
 	}
 	if n.Kind == yaml.AliasNode {

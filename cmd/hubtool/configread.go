@@ -61,6 +61,9 @@ func (r *configReader) fill(n *yaml.Node, v reflect.Value, key string) {
 			r.fill(value, field, strings.TrimPrefix(key+"."+name, "."))
 			return
 		}
+		if key == "training" && r.trainerKey(k, value) {
+			return
+		}
 		r.at(k, "unknown key %q%s", strings.TrimPrefix(key+"."+name, "."), suggestKey(name, fields))
 	})
 }
@@ -80,15 +83,19 @@ func (r *configReader) eachKey(n *yaml.Node, key string, visit func(name string,
 		r.at(n, "%s is %s, but must be keys with values", key, shown(n))
 		return
 	}
-	seen := map[string]bool{}
+	seen := map[string]string{} // as it is spelled
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k := n.Content[i]
 		name := cmp.Or(oldKeys[key+"."+k.Value], k.Value)
-		if seen[name] {
+		switch before, given := seen[name]; {
+		case given && before != k.Value:
+			r.at(k, "%s.%s and %s.%s are one setting: give only one", key, before, key, k.Value)
+			continue
+		case given:
 			r.at(k, "%s is given twice", strings.TrimPrefix(key+"."+name, "."))
 			continue
 		}
-		seen[name] = true
+		seen[name] = k.Value
 		visit(name, k, n.Content[i+1])
 	}
 }
@@ -110,14 +117,17 @@ func structFields(v reflect.Value) map[string]reflect.Value {
 	return fields
 }
 
-// suggestKey looks among the neighbours first, then in the other sections, where a key often
-// belongs.
+// suggestKey looks among the neighbours first, then among the short flags, and last in the other
+// sections, where a key often belongs.
 func suggestKey(name string, neighbours map[string]reflect.Value) string {
 	var near []string
 	for n := range neighbours {
 		near = append(near, n)
 	}
 	if s := nearest.DidYouMean(name, near); s != "" {
+		return s
+	}
+	if s := suggestShort(name); s != "" {
 		return s
 	}
 	full := map[string]string{}
@@ -133,6 +143,14 @@ func suggestKey(name string, neighbours map[string]reflect.Value) string {
 	}
 	if n := nearest.Name(name, last); n != "" {
 		return fmt.Sprintf(", did you mean %q?", full[n])
+	}
+	return ""
+}
+
+// suggestShort is the key whose flag has a short form of this name.
+func suggestShort(name string) string {
+	if i := slices.IndexFunc(shortFlags, func(f shortFlag) bool { return f.name == kebab(name) }); i >= 0 {
+		return fmt.Sprintf(", did you mean %q?", shortFlags[i].keys[0])
 	}
 	return ""
 }
