@@ -57,18 +57,18 @@ var rules = []rule{
 	},
 	{
 		packages: []string{"model", "model/engine", "model/engine/enginetest", "model/ops"},
-		ours:     []string{"format", "model/engine", "model/engine/gemm", "model/ops"},
+		ours:     []string{"format", "model/engine", "model/engine/gemm", "model/engine/vecmath", "model/ops"},
 		foreign:  engines,
 		why:      "a model does not know adapters (it declares a Hook that they satisfy), nor where its files come from",
 	},
 	{
-		packages: []string{"model/engine/gemm"},
+		packages: []string{"model/engine/gemm", "model/engine/vecmath"},
 		foreign:  []string{"golang.org/x/sys"}, // for what the processor can do
-		why:      "products know slices of numbers, and no engine",
+		why:      "products and functions know slices of numbers, and no engine",
 	},
 	{
 		packages: []string{"model/engine/install"},
-		ours:     []string{"model/engine", "model/engine/gemm"},
+		ours:     []string{"model/engine", "model/engine/gemm", "model/engine/vecmath"},
 		foreign:  slices.Concat(engines, []string{"github.com/gofrs/flock"}), // go-xla's installer has it
 		why:      "plugins are installed without knowing what they compute",
 	},

@@ -23,7 +23,7 @@ const (
 
 // checkpointFormat is raised with every change of what a checkpoint holds, and of the bits that training
 // computes: a run goes on to the bytes of one that was not interrupted, or not at all.
-const checkpointFormat = 2
+const checkpointFormat = 3
 
 // ErrOtherFormat is a checkpoint of an older or a newer hubtool, or of another program.
 var ErrOtherFormat = errors.New("it cannot be gone on from")

@@ -10,12 +10,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gomlx/compute/dtypes"
 	"github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
 	"golang.org/x/sys/cpu"
 
 	"github.com/hubtool/hubtool/model/engine"
 	"github.com/hubtool/hubtool/model/engine/gemm"
+	"github.com/hubtool/hubtool/model/engine/vecmath"
 )
 
 func TestOpenGo(t *testing.T) {
@@ -126,6 +128,74 @@ func TestKernel(t *testing.T) {
 		gemm.Multiply(want, a, b, gemm.Shape{Batch: batch, M: m, N: n, K: k, Transposed: c.transposed})
 		if values := tensors.MustCopyFlatData[float32](got); !slices.Equal(values, want) {
 			t.Errorf("transposed %t: the engine gives %v ..., its kernel %v ...", c.transposed, values[:3], want[:3])
+		}
+	}
+}
+
+// The Go engine computes functions of float32 by package vecmath, bit for bit, without touching an argument that
+// is needed further on, and all others as GoMLX does.
+func TestFunctions(t *testing.T) {
+	if !engine.FastFunctions() {
+		t.Fatal("GoMLX computes GELU and softmax by itself: what executes its operations has changed")
+	}
+	e, err := engine.Open("go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	const rows, n = 5, 37
+	x := make([]float32, rows*n)
+	for i := range x {
+		x[i] = 5 * float32(math.Sin(float64(i)))
+	}
+	one := func(f func(float64) float64) func([]float32) {
+		return func(x []float32) {
+			for i, v := range x {
+				x[i] = float32(f(float64(v)))
+			}
+		}
+	}
+	softmax := func(x []float32) { vecmath.Softmax(x, n) }
+	for _, c := range []struct {
+		name  string
+		build func(x *graph.Node) *graph.Node
+		want  func([]float32)
+		error float64
+	}{
+		{"erf", graph.Erf, vecmath.Erf, 0},
+		{"exp", graph.Exp, vecmath.Exp, 0},
+		{"gelu", func(x *graph.Node) *graph.Node { return graph.BackendFusedGelu(x, true) }, vecmath.Gelu, 0},
+		{"softmax", func(x *graph.Node) *graph.Node { return graph.BackendFusedSoftmax(x, 1) }, softmax, 0},
+		{"approximate gelu", func(x *graph.Node) *graph.Node { return graph.BackendFusedGelu(x, false) },
+			one(func(v float64) float64 { return v / 2 * (1 + math.Tanh(math.Sqrt(2/math.Pi)*(v+0.044715*v*v*v))) }), 1e-6},
+		{"softmax of columns", func(x *graph.Node) *graph.Node {
+			return graph.Transpose(graph.BackendFusedSoftmax(graph.Transpose(x, 0, 1), 0), 0, 1)
+		}, softmax, 1e-6},
+		{"exp in float64", func(x *graph.Node) *graph.Node {
+			return graph.ConvertDType(graph.Exp(graph.ConvertDType(x, dtypes.Float64)), dtypes.Float32)
+		}, one(math.Exp), 0},
+	} {
+		got, err := graph.CallOnceN(e.Backend, func(in *graph.Node) []*graph.Node {
+			own := graph.AddScalar(in, 0) // a buffer that the function may take, were it not an output as well
+			return []*graph.Node{c.build(own), own, c.build(graph.AddScalar(in, 0.5))}
+		}, tensors.FromFlatDataAndDimensions(x, rows, n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if kept := tensors.MustCopyFlatData[float32](got[1]); !slices.Equal(kept, x) {
+			t.Errorf("%s writes over its argument", c.name)
+		}
+		for output, shift := range map[int]float32{0: 0, 2: 0.5} {
+			want := slices.Clone(x)
+			for i := range want {
+				want[i] += shift
+			}
+			c.want(want)
+			for i, v := range tensors.MustCopyFlatData[float32](got[output]) {
+				if math.Abs(float64(v-want[i])) > c.error {
+					t.Fatalf("%s(%g) is %g, want %g", c.name, x[i]+shift, v, want[i])
+				}
+			}
 		}
 	}
 }

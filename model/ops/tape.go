@@ -77,7 +77,7 @@ var active sync.Map // *graph.Graph → *Tape
 
 func init() {
 	for _, kind := range []graph.NodeType{graph.NodeTypeDotGeneral, graph.NodeTypeMul, graph.NodeTypeExp, graph.NodeTypeSchedulingBarrier,
-		graph.NodeTypeFusedSoftmax, graph.NodeTypeFusedLayerNorm} {
+		graph.NodeTypeFusedGelu, graph.NodeTypeFusedSoftmax, graph.NodeTypeFusedLayerNorm} {
 		original := graph.VJPRegistration[kind]
 		graph.VJPRegistration[kind] = func(n *graph.Node, vs []*graph.Node, shape shapes.Shape) []*graph.Node {
 			if t, ok := active.Load(n.Graph()); ok {

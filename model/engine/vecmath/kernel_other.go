@@ -1,0 +1,5 @@
+//go:build !amd64
+
+package vecmath
+
+func usable() []*kernel { return nil }
