@@ -2,6 +2,7 @@ package train
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 )
@@ -30,15 +31,15 @@ type Config struct {
 	LabelSmoothingFactor float64 `yaml:"label_smoothing_factor" json:"label_smoothing_factor"` // of the loss, in evaluation as well; 0: none
 
 	EvalStrategy           string  `yaml:"eval_strategy" json:"eval_strategy"` // no, steps or epoch
-	EvalSteps              int     `yaml:"eval_steps" json:"eval_steps"`
+	EvalSteps              float64 `yaml:"eval_steps" json:"eval_steps" usage:"with eval_strategy steps; 0: as logging_steps, below 1: a share of all steps"`
 	SaveStrategy           string  `yaml:"save_strategy" json:"save_strategy"` // no, steps or epoch
-	SaveSteps              int     `yaml:"save_steps" json:"save_steps"`
+	SaveSteps              float64 `yaml:"save_steps" json:"save_steps" usage:"with save_strategy steps; below 1: a share of all steps"`
 	SaveTotalLimit         int     `yaml:"save_total_limit" json:"save_total_limit"` // 0: all checkpoints are kept
 	LoadBestModelAtEnd     bool    `yaml:"load_best_model_at_end" json:"load_best_model_at_end"`
 	MetricForBestModel     string  `yaml:"metric_for_best_model" json:"metric_for_best_model" usage:"accuracy or loss; eval_ may stand before it"`
 	EarlyStoppingPatience  int     `yaml:"early_stopping_patience" json:"early_stopping_patience" usage:"evaluations without a better metric until training ends; 0: never"`
 	EarlyStoppingThreshold float64 `yaml:"early_stopping_threshold" json:"early_stopping_threshold" usage:"by how much a metric must be better to count"`
-	LoggingSteps           int     `yaml:"logging_steps" json:"logging_steps"`
+	LoggingSteps           float64 `yaml:"logging_steps" json:"logging_steps" usage:"below 1: a share of all steps"`
 	Seed                   uint64  `yaml:"seed" json:"seed"`
 	TrainSamplingStrategy  string  `yaml:"train_sampling_strategy" json:"train_sampling_strategy" usage:"random: a new order each epoch; sequential: the order of the split"`
 	GradientCheckpointing  bool    `yaml:"gradient_checkpointing" json:"gradient_checkpointing" usage:"compute layers again for their gradients: less memory, more time; XLA only"`
@@ -53,7 +54,7 @@ func DefaultConfig() Config {
 		PerDeviceTrainBatchSize: 8, PerDeviceEvalBatchSize: 8, GradientAccumulationSteps: 1,
 		LearningRate: 5e-5, LRSchedulerType: "linear",
 		AdamBeta1: 0.9, AdamBeta2: 0.999, AdamEpsilon: 1e-8, MaxGradNorm: 1,
-		EvalStrategy: "epoch", EvalSteps: 500, SaveStrategy: "epoch", SaveSteps: 500,
+		EvalStrategy: "epoch", SaveStrategy: "epoch", SaveSteps: 500,
 		LoadBestModelAtEnd: true, MetricForBestModel: "accuracy",
 		LoggingSteps: 10, Seed: 42, TrainSamplingStrategy: "random", Devices: 1,
 	}
@@ -67,6 +68,25 @@ func (c Config) EvalBatch() int { return c.PerDeviceEvalBatchSize * c.Devices }
 
 // bestBy is the metric of the best evaluation: accuracy or loss.
 func (c Config) bestBy() string { return strings.TrimPrefix(c.MetricForBestModel, "eval_") }
+
+// isInterval tells whether something can happen every so many steps, or every such share of all.
+func isInterval(steps float64) bool { return steps > 0 && (steps < 1 || steps == math.Trunc(steps)) }
+
+// resolved turns shares of all steps into numbers, as transformers' TrainerState does.
+func (c Config) resolved(total int) Config {
+	switch {
+	case c.EvalSteps == 0 && c.EvalStrategy == "steps":
+		c.EvalSteps = c.LoggingSteps
+	case c.EvalSteps == 0:
+		c.EvalSteps = 500 // as a TrainerState says where nobody asks
+	}
+	for _, steps := range []*float64{&c.EvalSteps, &c.SaveSteps, &c.LoggingSteps} {
+		if *steps < 1 {
+			*steps = math.Ceil(*steps * float64(total))
+		}
+	}
+	return c
+}
 
 // Validate reports every setting that is out of range, not only the first.
 func (c Config) Validate() []error {
@@ -94,13 +114,14 @@ func (c Config) Validate() []error {
 	strategies := []string{"no", "steps", "epoch"}
 	check(slices.Contains(strategies, c.EvalStrategy), "eval_strategy", c.EvalStrategy, "no, steps or epoch")
 	check(slices.Contains(strategies, c.SaveStrategy), "save_strategy", c.SaveStrategy, "no, steps or epoch")
-	check(c.EvalStrategy != "steps" || c.EvalSteps > 0, "eval_steps", c.EvalSteps, "positive with eval_strategy steps")
-	check(c.SaveStrategy != "steps" || c.SaveSteps > 0, "save_steps", c.SaveSteps, "positive with save_strategy steps")
+	const every = "a positive whole number, or below 1 a share of all steps"
+	check(c.EvalSteps == 0 || isInterval(c.EvalSteps), "eval_steps", c.EvalSteps, every+", or 0 for logging_steps")
+	check(isInterval(c.SaveSteps), "save_steps", c.SaveSteps, every)
 	check(c.SaveTotalLimit >= 0, "save_total_limit", c.SaveTotalLimit, "zero (no limit) or more")
 	check(slices.Contains([]string{"accuracy", "loss"}, c.bestBy()), "metric_for_best_model", c.MetricForBestModel, "accuracy or loss")
 	check(c.EarlyStoppingPatience >= 0, "early_stopping_patience", c.EarlyStoppingPatience, "zero (never) or more")
 	check(c.EarlyStoppingThreshold >= 0, "early_stopping_threshold", c.EarlyStoppingThreshold, "zero or more")
-	check(c.LoggingSteps > 0, "logging_steps", c.LoggingSteps, "positive")
+	check(isInterval(c.LoggingSteps), "logging_steps", c.LoggingSteps, every)
 	check(slices.Contains([]string{"random", "sequential"}, c.TrainSamplingStrategy), "train_sampling_strategy", c.TrainSamplingStrategy, "random or sequential")
 	check(c.Devices > 0, "devices", c.Devices, "positive")
 	check(c.DataloaderNumWorkers >= 0, "dataloader_num_workers", c.DataloaderNumWorkers, "zero (one per core) or more")

@@ -122,6 +122,8 @@ func (r *run) otherEnd(c *cursor) string {
 		return fmt.Sprintf("%d are done", c.Step)
 	case evaluated && r.Config.EvalStrategy == "epoch" && c.Batch != r.Train.Batches():
 		return "its end, where it evaluated, was in the middle of an epoch"
+	case evaluated && r.Config.EvalStrategy == "steps" && c.Steps%int(r.Config.EvalSteps) != 0:
+		return "its end, where it evaluated, was between two evaluations of this one"
 	}
 	return ""
 }

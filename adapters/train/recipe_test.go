@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -40,6 +41,55 @@ func TestResumeOfFinishedRun(t *testing.T) {
 	summary := got.State.LogHistory[len(got.State.LogHistory)-1]
 	if *summary.TrainStepsPerSecond != 0 || *summary.TrainLoss != *want.State.LogHistory[len(want.State.LogHistory)-1].TrainLoss {
 		t.Errorf("%v steps per second, train_loss %v", *summary.TrainStepsPerSecond, *summary.TrainLoss)
+	}
+}
+
+// Intervals below 1 are shares of all steps, evaluations follow the log unless told otherwise, and the
+// end is evaluated and saved: as in transformers' TrainerState and DefaultFlowCallback.
+func TestIntervals(t *testing.T) {
+	e, err := engine.Open("go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		eval, save, log       float64
+		evaluated, kept, told string // at these of 9 steps
+	}{
+		"numbers": {4, 3, 2, "[4 8 9]", "[3 6 9]", "[2 4 6 8]"},
+		"shares":  {0.5, 0.4, 0.3, "[5 9]", "[4 8 9]", "[3 6 9]"},
+		"the log": {0, 9, 4, "[4 8 9]", "[9]", "[4 8]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			j := random(t, e, dir)
+			j.Config.EvalStrategy, j.Config.EvalSteps = "steps", c.eval
+			j.Config.SaveStrategy, j.Config.SaveSteps, j.Config.LoggingSteps = "steps", c.save, c.log
+			var evaluated, kept, told []int
+			for _, entry := range run(t, j).State.LogHistory {
+				switch {
+				case entry.EvalLoss != nil:
+					evaluated = append(evaluated, entry.Step)
+				case entry.Loss != nil:
+					told = append(told, entry.Step)
+				}
+			}
+			saved, err := train.Checkpoints(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, dir := range saved {
+				step, _ := strconv.Atoi(strings.TrimPrefix(filepath.Base(dir), "checkpoint-"))
+				kept = append(kept, step)
+			}
+			if fmt.Sprint(evaluated) != c.evaluated || fmt.Sprint(kept) != c.kept || fmt.Sprint(told) != c.told {
+				t.Errorf("evaluated at %v, saved at %v, logged at %v", evaluated, kept, told)
+			}
+		})
+	}
+	j := random(t, e, t.TempDir())
+	j.Config.EvalSteps, j.Config.SaveSteps, j.Config.LoggingSteps = 1.5, 0, -1
+	if problems := j.Config.Validate(); len(problems) != 3 {
+		t.Errorf("%v", problems)
 	}
 }
 
@@ -185,8 +235,11 @@ func TestResumeLonger(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fresh := func(epochs float64, schedule, adapter string) train.Job {
+	fresh := func(epochs float64, schedule, adapter string, evalSteps float64) train.Job {
 		j := randomOf(t, e, adapter, t.TempDir())
+		if evalSteps > 0 {
+			j.Config.EvalStrategy, j.Config.EvalSteps = "steps", evalSteps
+		}
 		j.Config.NumTrainEpochs, j.Config.LRSchedulerType, j.Config.WarmupSteps = epochs, schedule, 2
 		return j
 	}
@@ -196,18 +249,21 @@ func TestResumeLonger(t *testing.T) {
 		checkpoint        string
 		after             float64
 		want              string
+		evalSteps         float64
 	}{
-		"longer":                    {"constant_with_warmup", "lora/dropout", 2, "checkpoint-6", 3, ""},
-		"shorter":                   {"constant", "lora/dropout", 3, "checkpoint-3", 2, ""},
-		"than what is done":         {"constant", "lora/dropout", 3, "checkpoint-9", 2, "9 steps there, 6 here, and 9 are done"},
-		"from the midst of":         {"constant", "lora/dropout", 4. / 3, "checkpoint-4", 3, "in the middle of an epoch"},
-		"a rate that falls to zero": {"cosine", "lora/dropout", 2, "checkpoint-3", 3, "the learning rate depends on it"},
-		"ranks by steps":            {"constant", "adalora/whole", 2, "checkpoint-3", 3, ""},
+		"between evaluations":       {"constant", "lora/dropout", 2, "checkpoint-6", 3, "between two evaluations", 4},
+		"at an evaluation":          {"constant", "lora/dropout", 2, "checkpoint-6", 3, "", 2},
+		"longer":                    {"constant_with_warmup", "lora/dropout", 2, "checkpoint-6", 3, "", 0},
+		"shorter":                   {"constant", "lora/dropout", 3, "checkpoint-3", 2, "", 0},
+		"than what is done":         {"constant", "lora/dropout", 3, "checkpoint-9", 2, "9 steps there, 6 here, and 9 are done", 0},
+		"from the midst of":         {"constant", "lora/dropout", 4. / 3, "checkpoint-4", 3, "in the middle of an epoch", 0},
+		"a rate that falls to zero": {"cosine", "lora/dropout", 2, "checkpoint-3", 3, "the learning rate depends on it", 0},
+		"ranks by steps":            {"constant", "adalora/whole", 2, "checkpoint-3", 3, "", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			before := fresh(c.epochs, c.schedule, c.adapter)
+			before := fresh(c.epochs, c.schedule, c.adapter, c.evalSteps)
 			run(t, before)
-			j := fresh(c.after, c.schedule, c.adapter)
+			j := fresh(c.after, c.schedule, c.adapter, c.evalSteps)
 			got, err := resumed(t, j, filepath.Join(before.Config.OutputDir, c.checkpoint))
 			if c.want != "" {
 				if !errors.Is(err, train.ErrOtherRun) || !strings.Contains(err.Error(), c.want) {
@@ -218,7 +274,7 @@ func TestResumeLonger(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			whole := fresh(c.after, c.schedule, c.adapter)
+			whole := fresh(c.after, c.schedule, c.adapter, c.evalSteps)
 			if want := lastAdapter(t, whole, run(t, whole)); !bytes.Equal(got, want) {
 				t.Error("another run")
 			}

@@ -55,7 +55,7 @@ type LogEntry struct {
 
 func newState(c Config, steps, stepsPerEpoch int) *State {
 	return &State{
-		EvalSteps: c.EvalSteps, LoggingSteps: c.LoggingSteps, MaxSteps: steps, SaveSteps: c.SaveSteps,
+		EvalSteps: int(c.EvalSteps), LoggingSteps: int(c.LoggingSteps), MaxSteps: steps, SaveSteps: int(c.SaveSteps),
 		NumTrainEpochs: (steps + stepsPerEpoch - 1) / stepsPerEpoch, TrainBatchSize: c.PerDeviceTrainBatchSize,
 		IsLocalProcessZero: true, IsWorldProcessZero: true,
 		LogHistory: []LogEntry{}, StatefulCallbacks: json.RawMessage("{}"),

@@ -185,6 +185,8 @@ func newRun(job Job) (*run, error) {
 	r := &run{Job: job, params: job.Adapter.Params()}
 	r.stepsPerEpoch = (job.Train.Batches() + c.GradientAccumulationSteps - 1) / c.GradientAccumulationSteps
 	r.steps = Steps(c, job.Train.Source.Len())
+	c = c.resolved(r.steps)
+	r.Config = c
 	r.grads = zerosLike(r.params)
 	r.optimizer = newAdamW(c, r.params)
 	r.state = newState(c, r.steps, r.stepsPerEpoch)
@@ -321,7 +323,7 @@ func (r *run) step(loss float64, images int) error {
 
 	spent := r.training + time.Since(r.asked)
 	event := Event{ImagesPerSecond: float64(r.trained) / spent.Seconds(), DataWait: r.waiting.Seconds() / spent.Seconds()}
-	if r.state.GlobalStep%r.Config.LoggingSteps == 0 {
+	if r.state.GlobalStep%int(r.Config.LoggingSteps) == 0 {
 		entry := LogEntry{Loss: ref(r.lossSum / float64(max(1, r.lossSteps))), LearningRate: ref(rate)}
 		if !skip {
 			entry.GradNorm = ref(gradNorm)
@@ -356,11 +358,12 @@ func (r *run) lossFactor() float64 {
 	return r.scaler.factor(r.Config.TrainBatch() * r.Config.GradientAccumulationSteps)
 }
 
-// due tells whether something is to be done after the present step.
-func (r *run) due(strategy string, every int) bool {
+// due tells whether something is to be done after the present step. The last step of a run is always
+// one of those, as in transformers.
+func (r *run) due(strategy string, every float64) bool {
 	switch strategy {
 	case "steps":
-		return r.state.GlobalStep%every == 0
+		return r.state.GlobalStep%int(every) == 0 || r.state.GlobalStep == r.steps
 	case "epoch":
 		return r.batch == r.Train.Batches() || r.state.GlobalStep == r.steps
 	}

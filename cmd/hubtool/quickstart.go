@@ -96,7 +96,7 @@ func (e *env) quickstart(ctx context.Context, dir string, epochs int) error {
 	}
 	defer p.classifier.Close()
 	// One evaluation of either training, at its end, keeps the whole under a minute.
-	p.job.Config.EvalStrategy, p.job.Config.EvalSteps = "steps", train.Steps(p.job.Config, p.job.Train.Source.Len())
+	p.job.Config.EvalStrategy, p.job.Config.EvalSteps = "steps", float64(train.Steps(p.job.Config, p.job.Train.Source.Len()))
 	r := &quickResult{Dir: dir, Engine: p.engine.Spec, Adapter: cfg.Training.OutputDir, Merged: filepath.Join(dir, "merged")}
 	e.note("training the classifier alone, %d epochs", epochs)
 	if r.LinearAccuracy, err = e.linearProbe(ctx, p); err != nil {

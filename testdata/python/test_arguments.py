@@ -3,8 +3,9 @@
 import dataclasses
 import json
 
+import torch
 from conftest import recipe
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 # What Trainer does otherwise or has computed from other arguments: hubtool pushes once, has one process and no list of services,
 # knows which way a metric is better, and is quiet where the script's logging is.
@@ -40,3 +41,28 @@ def test_every_field_is_known(tool, tmp_path):
     config["training"] |= {field.name: None for field in dataclasses.fields(TrainingArguments) if field.name not in config["training"]}
     file.write_text(json.dumps(config))
     tool("train", file, "--dry-run")
+
+
+def test_steps_are_those_of_trainer(tool, tmp_path):
+    """Logged, evaluated and saved at the same steps: shares of all, what follows from others, and the end."""
+    class Tiny(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, x, labels=None):
+            return {"loss": (self.w * x).mean()}
+
+    rows = [{"x": torch.ones(1), "labels": 0}] * 32
+    settings = dict(per_device_train_batch_size=4, max_steps=11, eval_strategy="steps", logging_steps=4, save_strategy="steps", save_steps=0.4, save_total_limit=9)
+    arguments = TrainingArguments(output_dir=str(tmp_path / "theirs"), report_to="none", use_cpu=True, disable_tqdm=True, remove_unused_columns=False, **settings)
+    trainer = Trainer(model=Tiny(), args=arguments, train_dataset=rows, eval_dataset=rows)
+    trainer.train()
+
+    file = recipe(tmp_path / "config.json", tmp_path / "ours", training=settings, train_split="train[:32]", eval_split="test[:16]")
+    tool("train", file)
+    ours = json.loads((tmp_path / "ours" / "trainer_state.json").read_text())
+    for kind in ("loss", "eval_loss"):
+        assert [e["step"] for e in ours["log_history"] if kind in e] == [e["step"] for e in trainer.state.log_history if kind in e]
+    assert {p.name for p in (tmp_path / "ours").glob("checkpoint-*")} == {p.name for p in (tmp_path / "theirs").glob("checkpoint-*")}
+    assert [ours[k] for k in ("eval_steps", "logging_steps", "save_steps")] == [getattr(trainer.state, k) for k in ("eval_steps", "logging_steps", "save_steps")]

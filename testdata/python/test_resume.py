@@ -131,7 +131,7 @@ def test_loss_that_is_no_number(tool, tmp_path):
     good = tmp_path / "nan" / kept[-1]
     assert all(tensor.isfinite().all() for tensor in load_peft_weights(good).values())
     assert not (tmp_path / "nan" / "adapter_model.safetensors").exists()
-    train(tool, config(tmp_path, "again", max_steps=2, eval_strategy="no", early_stopping_patience=0, eval_steps=500), "--training.init-adapter", good.with_name(kept[0]),
+    train(tool, config(tmp_path, "again", max_steps=2, eval_strategy="no", early_stopping_patience=0, eval_steps=None), "--training.init-adapter", good.with_name(kept[0]),
           "--learning-rate", "1e-9")  # fmt: skip
 
 
@@ -177,7 +177,7 @@ def serve(tool, folder) -> tuple[subprocess.Popen, str]:
 
 def test_server_that_dies_at_push(tool, tmp_path):
     """The server is there when training begins, and gone at its end: the adapter is complete, and the command that the hint names pushes it."""
-    file = config(tmp_path, "out", max_steps=12, eval_strategy="no", eval_steps=500, save_steps=1)
+    file = config(tmp_path, "out", max_steps=12, eval_strategy="no", eval_steps=None, save_steps=1)
     server, url = serve(tool, tmp_path / "hub")
     try:
         process = start(tool, "train", file, "--model", BASE, "--training.ignore-mismatched-sizes", "--push", "--training.hub-model-id", "me/adapter",
