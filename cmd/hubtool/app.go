@@ -30,6 +30,7 @@ type env struct {
 	endpoint, token, tokenFile, cacheDir string
 	progressMode, engine                 string
 	offline, json, quiet, verbose        bool
+	ownHub                               bool // this process serves the Hub that is asked, in any case
 
 	sweeping bool // configs may have a section sweep, which is left in axes
 	axes     []axis

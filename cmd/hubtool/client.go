@@ -21,8 +21,8 @@ func (e *env) client(more ...hub.Option) (*hub.Client, error) {
 	if e.cacheDir != "" {
 		opts = append(opts, hub.WithCacheDir(e.cacheDir))
 	}
-	if e.offline {
-		opts = append(opts, hub.WithOffline(true))
+	if e.offline || e.ownHub {
+		opts = append(opts, hub.WithOffline(e.offline)) // over HF_HUB_OFFLINE
 	}
 	token, err := e.givenToken()
 	if err != nil {

@@ -162,7 +162,7 @@ func (e *env) localHub(ctx context.Context, dir string) (local *env, stop func()
 	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	done := make(chan error, 1)
 	go func() { done <- serve(serving, ln, server) }()
-	local = &env{streams: e.streams, endpoint: "http://" + ln.Addr().String(), cacheDir: filepath.Join(dir, "cache"), token: "hf_quickstart",
+	local = &env{streams: e.streams, endpoint: "http://" + ln.Addr().String(), cacheDir: filepath.Join(dir, "cache"), token: "hf_quickstart", ownHub: true,
 		progressMode: "none", engine: e.engine, json: e.json, quiet: e.quiet, verbose: e.verbose}
 	return local, func() {
 		cancel()

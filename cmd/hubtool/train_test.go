@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -50,5 +51,19 @@ func TestMeasured(t *testing.T) {
 		if got := measured(results); got != want {
 			t.Errorf("%v: %q, want %q", results, got, want)
 		}
+	}
+}
+
+// quickstart needs no network, and so no leave to use it.
+func TestQuickstartOffline(t *testing.T) {
+	t.Setenv("HF_HUB_OFFLINE", "1")
+	e := newEnv(streams{in: strings.NewReader(""), out: io.Discard, err: io.Discard})
+	local, stop, err := e.localHub(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	if dir, err := local.model(t.Context(), "hubtool/tiny-vit"); err != nil {
+		t.Errorf("%q, %v", dir, err)
 	}
 }
