@@ -197,11 +197,12 @@ func TestConfigProblems(t *testing.T) {
 		{"classes", "model: m\ndataset: {path: d, classes: cat}\ntraining: {output_dir: o}\n", nil, []string{`line 2: dataset.classes is "cat", but must be a list of plain names`}},
 		{"nested classes", "model: m\ndataset: {path: d, classes: [[cat]]}\ntraining: {output_dir: o}\n", nil, []string{`line 2: dataset.classes is a list, but must be a list of plain names`}},
 		{"twice by its old name", "model: m\ndataset: {path: d}\ntraining: {output_dir: o, warmup_steps: 1, warmup_ratio: 0.5}\n", nil, []string{`line 3: training.warmup_steps and training.warmup_ratio are one setting: give only one`}},
-		{"fields of TrainingArguments", "model: m\ndataset: {path: d}\ntraining: {output_dir: o, optim: adafactor, label_names: [labels], dataloader_drop_last: True,\n  optim_args: null, data_seed: 3, torch_compile: off, include_for_metrics: [], dataloader_pin_memory: true, hub_strategy: END}\n", nil, []string{
+		{"fields of TrainingArguments", "model: m\ndataset: {path: d}\ntraining: {output_dir: o, optim: adafactor, label_names: [labels], dataloader_drop_last: True,\n  optim_args: null, data_seed: 3, torch_compile: off, include_for_metrics: [], dataloader_pin_memory: true, hub_strategy: END, hub_token: hf_x}\n", nil, []string{
 			`line 3: training.optim is "adafactor", but must be adamw_torch, adamw_torch_fused or left out: AdamW is the optimizer there is`,
 			`line 3: training.label_names is a list, but must be left out: dataset.label_column names the label`,
 			`line 3: training.dataloader_drop_last is "True", but must be false or left out: the last batch of an epoch is trained on, however small`,
 			`line 4: training.data_seed is "3", but must be left out: seed decides the order of the images, too`,
+			`line 4: training.hub_token must be left out: a secret does not belong into a config: "hubtool login", HF_TOKEN and --token-file keep it out`,
 		}},
 		{"names of short flags", small + "adapter: {rank: 4}\n", nil, []string{`line 4: unknown key "adapter.rank", did you mean "adapter.r"?`}},
 		{"not a mapping", "- 1\n", nil, []string{

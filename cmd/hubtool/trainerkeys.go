@@ -136,6 +136,10 @@ func (r *configReader) trainerKey(k, value *yaml.Node) bool {
 			return true
 		}
 	}
+	if strings.HasSuffix(k.Value, "_token") { // whose value is nobody's to see
+		r.at(k, "training.%s must be left out: %s", k.Value, known.why)
+		return true
+	}
 	want := "left out"
 	if known.same != "" {
 		want = fmt.Sprintf("%s or left out", strings.Join(same, ", "))
