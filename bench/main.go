@@ -74,6 +74,7 @@ func main() {
 	mode := flag.String("mode", "", "train, infer, or methods to compare methods; default: train and infer")
 	spec := flag.String("engine", "", "measure this engine alone and print JSON")
 	method := flag.String("method", "lora", "with --engine: the adapter's method")
+	precision := flag.String("precision", string(model.Float32), "float32 or bfloat16, which the Go engine lacks")
 	xla := flag.String("xla", os.Getenv("HUBTOOL_TEST_XLA"), "PJRT plugin")
 	python := flag.String("python", "python3", "Python with torch and PEFT")
 	rounds := flag.Int("rounds", 3, "how often everything is measured")
@@ -81,7 +82,7 @@ func main() {
 	flag.Parse()
 	var err error
 	if *spec != "" {
-		err = alone(*spec, *shape, *mode, *method, *seconds)
+		err = alone(*spec, *shape, *mode, *method, model.Precision(*precision), *seconds)
 	} else if *mode == "methods" {
 		err = compareMethods(*shape, *xla, *python, *rounds, *seconds)
 	} else {
@@ -193,7 +194,7 @@ func median(values []float64) float64 {
 }
 
 // alone measures one case in this process.
-func alone(spec, shape, mode, method string, seconds float64) error {
+func alone(spec, shape, mode, method string, precision model.Precision, seconds float64) error {
 	s, ok := shapes[shape]
 	if !ok || mode != "train" && mode != "infer" {
 		return errors.New("name a shape and a mode")
@@ -211,6 +212,9 @@ func alone(spec, shape, mode, method string, seconds float64) error {
 		return err
 	}
 	w := model.NewWeights(e.Backend)
+	if err := w.SetPrecision(precision); err != nil {
+		return err
+	}
 	rng := rand.New(rand.NewPCG(1, 2))
 	for _, p := range m.Parameters() {
 		n := 1

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"path/filepath"
 	"reflect"
 	"testing"
@@ -50,7 +51,7 @@ func extracted(j *train.Job) *int {
 	return n
 }
 
-// Features that are kept train the head to the same bytes and evaluate to the same numbers.
+// Features that are kept train the head to the same adapter and evaluate to the same numbers.
 func TestKeptFeaturesChangeNothing(t *testing.T) {
 	enginetest.Each(t, func(t *testing.T, e *engine.Engine) {
 		for name, config := range behind {
@@ -67,15 +68,28 @@ func TestKeptFeaturesChangeNothing(t *testing.T) {
 						t.Errorf("features of %d images were kept, want %d", *n, want)
 					}
 				}
-				if !bytes.Equal(saved[0], saved[1]) {
-					t.Error("another adapter")
-				}
-				for i, want := range results[0].Epochs {
-					if got := results[1].Epochs[i]; got != want {
-						t.Errorf("epoch %d: %+v, want %+v", i+1, got, want)
+				// The order in which XLA's products for the processor add up depends on how many rows there are.
+				within := 1e-6
+				if e.IsGo() {
+					within = 0
+					if !bytes.Equal(saved[0], saved[1]) {
+						t.Error("another adapter")
 					}
 				}
-				if !reflect.DeepEqual(results[0].Evaluation, results[1].Evaluation) {
+				near := func(what string, got, want float64) {
+					if !(math.Abs(got-want) <= within*math.Abs(want)) {
+						t.Errorf("%s %v, want %v", what, got, want)
+					}
+				}
+				for i, want := range results[0].Epochs {
+					got := results[1].Epochs[i]
+					near("training loss", got.TrainLoss, want.TrainLoss)
+					near("loss", got.EvalLoss, want.EvalLoss)
+					near("accuracy", got.EvalAccuracy, want.EvalAccuracy)
+				}
+				got, want := results[1].Evaluation, results[0].Evaluation
+				near("best loss", got.Loss, want.Loss)
+				if !reflect.DeepEqual(got.Confusion, want.Confusion) || e.IsGo() && !reflect.DeepEqual(got, want) {
 					t.Error("another evaluation")
 				}
 			})

@@ -18,6 +18,7 @@ import (
 	"github.com/hubtool/hubtool/adapters/train"
 	"github.com/hubtool/hubtool/format"
 	"github.com/hubtool/hubtool/hub"
+	"github.com/hubtool/hubtool/model/engine"
 )
 
 // contender is a classifier among those that a command compares. All have one base, which is in
@@ -64,7 +65,7 @@ func (e *env) contenders(ctx context.Context, ref, base, precision string, named
 		}
 		names, dirs = append(names, name), append(dirs, dir)
 	}
-	eng, err := e.openEngine(ctx)
+	eng, err := e.openEngine(ctx, engine.Opener{Float16: precision == "fp16"})
 	if err != nil {
 		return nil, err
 	}

@@ -30,9 +30,11 @@ func (e *env) opener(ctx context.Context) engine.Opener {
 	return engine.Opener{Try: func(plugin string) error { return e.try(ctx, plugin) }}
 }
 
-// openEngine opens the engine that was chosen, and says which one it is, and why.
-func (e *env) openEngine(ctx context.Context) (*engine.Engine, error) {
-	eng, err := e.opener(ctx).Open(e.engineSpec())
+// openEngine opens the engine that was chosen with what the command wants of it, and says which one it is,
+// and why.
+func (e *env) openEngine(ctx context.Context, wanted engine.Opener) (*engine.Engine, error) {
+	wanted.Try = e.opener(ctx).Try
+	eng, err := wanted.Open(e.engineSpec())
 	if err != nil {
 		return nil, err
 	}

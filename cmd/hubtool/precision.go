@@ -18,7 +18,7 @@ var precisions = map[string]model.Precision{
 
 // precisionFlag is --precision of commands that do not train.
 func precisionFlag(into *string) cli.Flag {
-	return &cli.StringFlag{Name: "precision", Usage: "fp32, fp16, bf16, or auto: bf16 on an accelerator", Value: "fp32", Destination: into}
+	return &cli.StringFlag{Name: "precision", Usage: "fp32, fp16, bf16, or auto: bf16 where it is faster, on an accelerator or by a processor's AMX", Value: "fp32", Destination: into}
 }
 
 // precision is what --precision means on an engine.
@@ -43,7 +43,7 @@ func (e *env) trainingEngine(ctx context.Context, t Training) (*engine.Engine, e
 			return nil, err
 		}
 	}
-	eng, err := e.openEngine(ctx)
+	eng, err := e.openEngine(ctx, engine.Opener{Devices: t.Devices, Float16: t.FP16 == "true"})
 	if err != nil {
 		return nil, err
 	}
@@ -109,12 +109,12 @@ func checkGoPrecision(t Training) error {
 	return nil
 }
 
-// autoPrecision is half where it pays: on an accelerator.
+// autoPrecision is half where it pays: on an accelerator, and bfloat16 on processors that multiply it.
 func (e *env) autoPrecision(half model.Precision, eng *engine.Engine) model.Precision {
-	if eng.Accelerated() {
+	if eng.Accelerated() || half == model.BFloat16 && eng.BFloat16() {
 		e.note("computing in %s", half)
 		return half
 	}
-	e.note("computing in %s: processors gain little by %s", model.Float32, half)
+	e.note("computing in %s: %s gains little by %s", model.Float32, eng.Spec, half)
 	return model.Float32
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/hubtool/hubtool/format"
 	"github.com/hubtool/hubtool/format/dataset"
 	"github.com/hubtool/hubtool/model"
+	"github.com/hubtool/hubtool/model/engine"
 	"github.com/hubtool/hubtool/model/vision"
 )
 
@@ -185,7 +186,7 @@ func (e *env) verifyMerged(ctx context.Context, dir string, m toMerge, weights [
 
 // compareOnImages predicts with the adapter on its base and with the merged model.
 func (e *env) compareOnImages(ctx context.Context, base, adapter, merged, images string) (*behaviour, error) {
-	eng, err := e.openEngine(ctx)
+	eng, err := e.openEngine(ctx, engine.Opener{})
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/gomlx/compute"
 	_ "github.com/gomlx/compute/gobackend"
 	"github.com/gomlx/gomlx/support/exceptions"
+	"golang.org/x/sys/cpu"
 )
 
 // ErrUnavailable is returned when an engine was asked for by name and cannot be used.
@@ -47,6 +48,13 @@ type Opener struct {
 	// Try loads a plugin in another process, because a wrong one can crash the one that it is loaded
 	// into; nil loads it at once.
 	Try func(plugin string) error
+
+	// Devices is how many devices are wanted. The processor is one, unless more are asked for: a plugin for
+	// it then makes as many out of its threads, and of more threads than the processor has where it must.
+	Devices int
+
+	// Float16 tells that programs will multiply float16.
+	Float16 bool
 }
 
 // Open opens the engine that spec names, as [Open] does.
@@ -92,7 +100,7 @@ func (o Opener) auto() (*Engine, error) {
 // openGo opens the Go backend. Its default of running graph nodes in parallel can deadlock: nodes
 // wait for slots of the pool that they hold themselves. Sequential nodes still use the pool inside.
 func openGo(why string) (*Engine, error) {
-	b, err := open("go:ops_sequential")
+	b, err := catch(func() (compute.Backend, error) { return compute.NewWithConfig("go:ops_sequential") })
 	if err != nil {
 		return nil, fmt.Errorf("opening the Go engine: %w", err)
 	}
@@ -122,18 +130,23 @@ func (o Opener) xla(plugin, why string) (*Engine, error) {
 	if options != "" {
 		options = "," + options
 	}
+	if isCPUPlugin(abs) {
+		if err := addFlags(processorFlags(abs, os.Getenv("XLA_FLAGS"), o.Float16)...); err != nil {
+			return fail(err)
+		}
+	}
 	// An absolute path skips go-xla's search, its naming rule and its test for a GPU.
-	b, err := open("xla:" + abs + options)
+	b, err := catch(func() (compute.Backend, error) { return newXLA(abs+options, isCPUPlugin(abs), max(1, o.Devices)) })
 	if err != nil {
 		return fail(err)
 	}
 	return &Engine{Backend: b, Spec: "xla:" + abs + options, Why: why}, nil
 }
 
-// open turns the panics of a backend's constructor into errors: go-xla dereferences nil where dlopen
+// catch turns the panics of a backend's constructor into errors: go-xla dereferences nil where dlopen
 // fails, and GoMLX panics on an unknown name.
-func open(config string) (b compute.Backend, err error) {
-	if caught := exceptions.Try(func() { b, err = compute.NewWithConfig(config) }); caught != nil {
+func catch(open func() (compute.Backend, error)) (b compute.Backend, err error) {
+	if caught := exceptions.Try(func() { b, err = open() }); caught != nil {
 		var bug runtime.Error
 		if e, ok := caught.(error); ok && errors.As(e, &bug) {
 			return nil, fmt.Errorf("it does not answer as a plugin does: %w", bug)
@@ -188,6 +201,10 @@ func (e *Engine) Accelerated() bool {
 	return !e.IsGo() && !isCPUPlugin(plugin)
 }
 
+// BFloat16 tells whether it is XLA on a processor that multiplies bfloat16 several times faster than
+// float32.
+func (e *Engine) BFloat16() bool { return !e.IsGo() && !e.Accelerated() && cpu.X86.HasAMXBF16 }
+
 func isCPUPlugin(path string) bool { return strings.Contains(filepath.Base(path), "cpu") }
 
 // Close frees the backend.
@@ -196,7 +213,11 @@ func (e *Engine) Close() { e.Backend.Finalize() }
 // String describes the engine for people.
 func (e *Engine) String() string {
 	if !e.IsGo() {
-		return fmt.Sprintf("%s (%d devices)", e.Spec, e.Backend.NumDevices())
+		plural := "s"
+		if e.Backend.NumDevices() == 1 {
+			plural = ""
+		}
+		return fmt.Sprintf("%s (%d device%s)", e.Spec, e.Backend.NumDevices(), plural)
 	}
 	kernel := "no vector kernels for this processor"
 	if Kernel() != "" {

@@ -13,7 +13,6 @@ import (
 	"github.com/gomlx/compute/dtypes"
 	"github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
-	"golang.org/x/sys/cpu"
 
 	"github.com/hubtool/hubtool/model/engine"
 	"github.com/hubtool/hubtool/model/engine/gemm"
@@ -224,40 +223,6 @@ func TestEnvironmentOfPlugins(t *testing.T) {
 		t.Setenv("GLIBC_TUNABLES", got)
 		if again := engine.Environment("xla:/nowhere/" + c.plugin); again != nil {
 			t.Errorf("%s: the process would be started again for ever", c.plugin)
-		}
-	}
-}
-
-// A plugin for the processor is told of wide vectors if it knows the flag, and only then: others would end
-// the process.
-func TestEnvironmentOfWideVectors(t *testing.T) {
-	if !engine.XLA || !cpu.X86.HasAVX512F {
-		t.Skip("no XLA, or no AVX-512")
-	}
-	const name, flag = "xla_cpu_prefer_vector_width", "--xla_cpu_prefer_vector_width=512"
-	t.Setenv("GODEBUG", "cpu.fma=off")
-	for _, c := range []struct {
-		what, file, content, present, want string
-	}{
-		{"knows it", "pjrt_c_api_cpu_plugin.so", strings.Repeat(" ", 1<<20-10) + name, "", flag},
-		{"does not", "pjrt_c_api_cpu_plugin.so", strings.Repeat(" ", 1<<20-10) + name[1:], "", ""},
-		{"is told others", "pjrt_c_api_cpu_plugin.so", name, "--xla_dump_to=d", "--xla_dump_to=d " + flag},
-		{"is told already", "pjrt_c_api_cpu_plugin.so", name, "--xla_cpu_prefer_vector_width=128", ""},
-		{"is for a GPU", "pjrt_c_api_cuda_plugin.so", name, "", ""},
-	} {
-		plugin := filepath.Join(t.TempDir(), c.file)
-		if err := os.WriteFile(plugin, []byte(c.content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		t.Setenv("XLA_FLAGS", c.present)
-		got := ""
-		for _, v := range engine.Environment("xla:" + plugin) {
-			if flags, ok := strings.CutPrefix(v, "XLA_FLAGS="); ok && flags != c.present {
-				got = flags
-			}
-		}
-		if got != c.want {
-			t.Errorf("a plugin that %s gets %q, want %q", c.what, got, c.want)
 		}
 	}
 }

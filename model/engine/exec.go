@@ -21,8 +21,7 @@ const fmaOff = "cpu.fma=off"
 // CUDA plugins load libraries by name, and the dynamic linker looks only where it was told to at the
 // process's start: here, to the wheels beside the plugin.
 //
-// Plugins for the processor take a step's memory from malloc and give it back (see allocator), and use half
-// of AVX-512's registers (see wide).
+// Plugins for the processor take a step's memory from malloc and give it back (see allocator).
 func Environment(spec string) []string {
 	plugins := candidates(spec)
 	changed := append(loader(plugins), allocator(plugins)...)

@@ -24,12 +24,17 @@ const deterministicFlag = "--xla_gpu_deterministic_ops=true"
 // Deterministic makes plugins for GPUs that are opened from now on compute the same bits every time.
 // The other engines do anyway.
 func Deterministic() error {
-	flags := os.Getenv("XLA_FLAGS")
-	if strings.Contains(flags, deterministicFlag) {
+	if strings.Contains(os.Getenv("XLA_FLAGS"), deterministicFlag) {
 		return nil
 	}
-	if err := os.Setenv("XLA_FLAGS", strings.TrimSpace(flags+" "+deterministicFlag)); err != nil {
-		return fmt.Errorf("making XLA deterministic: %w", err)
+	return addFlags(deterministicFlag)
+}
+
+// addFlags adds flags that XLA reads when a plugin is loaded, the first of the process.
+func addFlags(flags ...string) error {
+	all := strings.Join(append([]string{os.Getenv("XLA_FLAGS")}, flags...), " ")
+	if err := os.Setenv("XLA_FLAGS", strings.TrimSpace(all)); err != nil {
+		return fmt.Errorf("setting XLA's flags: %w", err)
 	}
 	return nil
 }

@@ -2,8 +2,14 @@
 
 package engine
 
-import "github.com/gomlx/compute"
+import (
+	"errors"
+
+	"github.com/gomlx/compute"
+)
 
 const xlaLinked = false
 
 func setTF32(compute.Backend, bool) {}
+
+func newXLA(string, bool, int) (compute.Backend, error) { return nil, errors.ErrUnsupported }

@@ -138,10 +138,6 @@ func loader(plugins []string) []string {
 		}
 	}
 	all := os.Getenv("XLA_FLAGS")
-	// The file is searched last, and not again when the process has been started anew.
-	if len(plugins) > 0 && isCPUPlugin(plugins[0]) && cpu.X86.HasAVX512F && !strings.Contains(all, wide+"=") && contains(plugins[0], wide) {
-		flags = append(flags, "--"+wide+"=512")
-	}
 	var env []string
 	path := os.Getenv("LD_LIBRARY_PATH")
 	present := filepath.SplitList(path)
@@ -160,28 +156,71 @@ func loader(plugins []string) []string {
 	return env
 }
 
-// wide is how long the vectors are that XLA has LLVM use, 256 bits unless told otherwise. On processors
-// with AVX-512 whole registers make a step of training 3 % faster.
-const wide = "xla_cpu_prefer_vector_width"
+// choices are flags by which XLA computes faster on the processor than by its own choice. The flags of a
+// choice belong together: they are given where a plugin has all that they need inside and the user has
+// decided on none of them. A plugin that does not know a flag ends the process, and one that does
+// has its name inside.
+var choices = []struct {
+	flags   []string // name=value
+	needs   string   // beside the flags' names
+	usable  bool
+	float16 bool // for programs that multiply float16, too
+}{
+	// Vectors have 256 bits otherwise. With whole registers of AVX-512 a step of training is 3 % faster.
+	{flags: []string{"xla_cpu_prefer_vector_width=512"}, usable: cpu.X86.HasAVX512F, float16: true},
+	// Products by oneDNN instead of YNNPACK, which multiplies float32 a tenth slower, has no product of a
+	// transposed matrix, and does not add biases, residual sums and GELU while it writes. For float16
+	// oneDNN has no more than a reference on most processors: a step takes minutes.
+	{flags: []string{"xla_cpu_experimental_onednn_custom_call=true", "xla_cpu_experimental_ynn_fusion_type="}, needs: "__onednn$matmul", usable: true},
+}
 
-// contains looks for a text in a file. A plugin that does not know a flag ends the process, and one that
-// does has its name inside.
-func contains(path, text string) bool {
+// processorFlags are those of the choices that a plugin for the processor can do with, beside the flags that
+// are present.
+func processorFlags(plugin, present string, float16 bool) []string {
+	var flags []string
+	for _, choice := range choices {
+		var texts []string
+		if choice.needs != "" {
+			texts = append(texts, choice.needs)
+		}
+		decided := !choice.usable || float16 && !choice.float16
+		for _, flag := range choice.flags {
+			name, _, _ := strings.Cut(flag, "=")
+			texts = append(texts, name)
+			decided = decided || strings.Contains(present, name+"=")
+		}
+		if decided || !contains(plugin, texts...) {
+			continue
+		}
+		for _, flag := range choice.flags {
+			flags = append(flags, "--"+flag)
+		}
+	}
+	return flags
+}
+
+// contains tells whether a file has all of the texts inside.
+func contains(path string, texts ...string) bool {
 	f, err := os.Open(path)
 	if err != nil {
 		return false
 	}
 	defer f.Close()
+	longest := 0
+	for _, text := range texts {
+		longest = max(longest, len(text))
+	}
 	piece := make([]byte, 1<<20)
 	for kept := 0; ; {
 		n, err := f.Read(piece[kept:])
 		read := piece[:kept+n]
-		if bytes.Contains(read, []byte(text)) {
+		texts = slices.DeleteFunc(texts, func(text string) bool { return bytes.Contains(read, []byte(text)) })
+		if len(texts) == 0 {
 			return true
 		}
 		if err != nil {
 			return false
 		}
-		kept = copy(piece, read[max(0, len(read)-len(text)):]) // the text may lie across two pieces
+		kept = copy(piece, read[max(0, len(read)-longest):]) // a text may lie across two pieces
 	}
 }
