@@ -29,7 +29,7 @@ var activations = map[string]func(*ops.Tape, *graph.Node) *graph.Node{
 	"gelu_new":          tanhGelu,
 	"gelu_pytorch_tanh": tanhGelu,
 	"relu":              func(_ *ops.Tape, x *graph.Node) *graph.Node { return graph.MaxScalar(x, 0) },
-	"silu":              func(_ *ops.Tape, x *graph.Node) *graph.Node { return graph.Mul(x, graph.Sigmoid(x)) },
+	"silu":              ops.Silu,
 }
 
 // tanhGelu is the approximation of GELU by tanh. GoMLX's own is exact in places.

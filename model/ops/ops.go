@@ -159,25 +159,39 @@ func softmax(t *Tape, x *Node) *Node {
 }
 
 // Gelu is the exact x·Φ(x), transformers' "gelu"; its derivative is Φ(x) + x·φ(x). Φ is computed again for it:
-// that costs little beside the memory that Φ would be kept in until the backward pass. As 1 - Φ(-x) XLA
-// does not take it for the one before.
+// that costs little beside the memory that Φ would be kept in until the backward pass. XLA does not take it
+// for the one before, which is written 1 - Φ(-x) in training. It would also find GELU in the other form, and
+// have the product before it apply it, while the backward pass took the outcome for x.
 func Gelu(t *Tape, x *Node) *Node {
 	y, fused := fusedOr(
 		func() *Node { return BackendFusedGelu(x, true) },
 		func() *Node {
-			if t != nil && t.gradients == nil {
+			if !t.Training() {
 				return Mul(x, normalCDF(x))
 			}
+			cdf := OneMinus(normalCDF(Neg(x)))
+			if t.gradients == nil {
+				return Mul(x, cdf)
+			}
 			// For autodiff the second factor is constant; the gradient by the first covers both.
-			return Mul(x, StopGradient(normalCDF(x)))
+			return Mul(x, StopGradient(cdf))
 		})
 	return t.gradient(y, func(v *Node) []*Node {
 		pdf := MulScalar(Exp(MulScalar(Square(x), -0.5)), 1/math.Sqrt(2*math.Pi))
+		dx := Mul(v, Add(normalCDF(x), Mul(x, pdf)))
 		if fused {
-			return []*Node{Mul(v, Add(normalCDF(x), Mul(x, pdf)))}
+			return []*Node{dx}
 		}
-		return []*Node{Mul(v, Add(OneMinus(normalCDF(Neg(x))), Mul(x, pdf))), nil}
+		return []*Node{dx, nil}
 	})
+}
+
+// Silu is x·σ(x), with a form of its own for training as Gelu has.
+func Silu(t *Tape, x *Node) *Node {
+	if t.Training() {
+		return Mul(x, OneMinus(Sigmoid(Neg(x))))
+	}
+	return Mul(x, Sigmoid(x))
 }
 
 // normalCDF is Φ, the distribution function of the standard normal distribution.
