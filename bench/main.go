@@ -3,6 +3,7 @@
 //
 //	go run ./bench                          # the Go engine, and XLA where --xla or $HUBTOOL_TEST_XLA names a plugin
 //	go run ./bench --shape tiny --rounds 5
+//	go run ./bench --precision bfloat16     # beside torch's autocast
 //	go run ./bench --mode methods --shape base   # training with every method as a ratio to LoRA, here and in PEFT
 //
 // A round measures every engine once, torch first, each in a process of its own; a ratio is taken
@@ -74,7 +75,7 @@ func main() {
 	mode := flag.String("mode", "", "train, infer, or methods to compare methods; default: train and infer")
 	spec := flag.String("engine", "", "measure this engine alone and print JSON")
 	method := flag.String("method", "lora", "with --engine: the adapter's method")
-	precision := flag.String("precision", string(model.Float32), "float32 or bfloat16, which the Go engine lacks")
+	precision := flag.String("precision", string(model.Float32), "float32, or bfloat16, for which the Go engine is left out")
 	xla := flag.String("xla", os.Getenv("HUBTOOL_TEST_XLA"), "PJRT plugin")
 	python := flag.String("python", "python3", "Python with torch and PEFT")
 	rounds := flag.Int("rounds", 3, "how often everything is measured")
@@ -86,7 +87,7 @@ func main() {
 	} else if *mode == "methods" {
 		err = compareMethods(*shape, *xla, *python, *rounds, *seconds)
 	} else {
-		err = compare(*shape, *mode, *xla, *python, *rounds, *seconds)
+		err = compare(*shape, *mode, *xla, *python, *precision, *rounds, *seconds)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -95,8 +96,11 @@ func main() {
 }
 
 // compare runs all cases and prints a table.
-func compare(shape, mode, xla, python string, rounds int, seconds float64) error {
-	specs := []string{"go"}
+func compare(shape, mode, xla, python, precision string, rounds int, seconds float64) error {
+	var specs []string
+	if precision == string(model.Float32) {
+		specs = append(specs, "go")
+	}
 	if xla != "" {
 		specs = append(specs, "xla:"+xla)
 	}
@@ -108,7 +112,7 @@ func compare(shape, mode, xla, python string, rounds int, seconds float64) error
 			}
 			ratios, ours, theirs := map[string][]float64{}, map[string]measurement{}, measurement{}
 			for range rounds {
-				args := []string{filepath.Join("bench", "torch_vit.py"), "--shape", s, "--mode", m, "--seconds", strconv.FormatFloat(seconds, 'g', -1, 64)}
+				args := []string{filepath.Join("bench", "torch_vit.py"), "--shape", s, "--mode", m, "--precision", precision, "--seconds", strconv.FormatFloat(seconds, 'g', -1, 64)}
 				if m == "train" { // which is a whole loop here: beside a whole loop there
 					args = append(args, "--trainer")
 				}
@@ -121,7 +125,7 @@ func compare(shape, mode, xla, python string, rounds int, seconds float64) error
 						return err
 					}
 					var got measurement
-					if err := measure(&got, engine.Environment(spec), self, "-engine", spec, "-shape", s, "-mode", m, "-seconds", strconv.FormatFloat(seconds, 'g', -1, 64)); err != nil {
+					if err := measure(&got, engine.Environment(spec), self, "-engine", spec, "-shape", s, "-mode", m, "-precision", precision, "-seconds", strconv.FormatFloat(seconds, 'g', -1, 64)); err != nil {
 						return err
 					}
 					ratios[spec], ours[spec] = append(ratios[spec], got.Rate/theirs.Rate), got

@@ -3,7 +3,7 @@
     python bench/torch_vit.py                                # tiny and base, training and inference, as JSON lines
     python bench/torch_vit.py --shape base --mode train --batch 8 --seconds 60
 
-Random weights and pixels, float32, LoRA of rank 16 on query and value with the classifier trained in full, AdamW, gradients
+Random weights and pixels, float32 unless told otherwise, LoRA of rank 16 on query and value with the classifier trained in full, AdamW, gradients
 clipped at norm 1: the step of PEFT's image-classification guide without its data pipeline. Every line comes from a process of
 its own, so that peak_rss (bytes) is that of one case. images_per_second is the batch over the median step. With --trainer the
 step is one of transformers' Trainer, fed by a data set.
@@ -64,7 +64,7 @@ class Noise:
         return {"pixel_values": self.transform(image), "labels": i % self.classes}
 
 
-def trainer_times(model, size: int, classes: int, batch: int, seconds: float) -> list[float]:
+def trainer_times(model, size: int, classes: int, batch: int, seconds: float, bf16: bool) -> list[float]:
     """Seconds of each optimizer step of transformers' Trainer, from the end of one to the end of the next."""
     import transformers
 
@@ -77,15 +77,16 @@ def trainer_times(model, size: int, classes: int, batch: int, seconds: float) ->
 
     with tempfile.TemporaryDirectory() as out:
         args = transformers.TrainingArguments(
-            out, per_device_train_batch_size=batch, learning_rate=5e-3, max_steps=10**6, save_strategy="no", report_to=[], use_cpu=True, disable_tqdm=True
-        )
+            out, per_device_train_batch_size=batch, learning_rate=5e-3, max_steps=10**6, save_strategy="no", report_to=[], use_cpu=True,
+            bf16=bf16, disable_tqdm=True,
+        )  # fmt: skip
         trainer = transformers.Trainer(model, args, train_dataset=Noise(size, classes), callbacks=[Clock()])
         trainer.remove_callback(transformers.PrinterCallback)  # standard output is for the result
         trainer.train()
     return [end - start for start, end in zip(ends, ends[1:])]
 
 
-def measure(shape: str, mode: str, method: str, batch: int, threads: int, seconds: float, trainer: bool) -> dict:
+def measure(shape: str, mode: str, method: str, batch: int, threads: int, seconds: float, trainer: bool, bf16: bool) -> dict:
     import peft
     import torch
     import transformers
@@ -102,8 +103,13 @@ def measure(shape: str, mode: str, method: str, batch: int, threads: int, second
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=5e-3, weight_decay=0)
 
+    def autocast():
+        return torch.autocast("cpu", torch.bfloat16, enabled=bf16)
+
     def train() -> None:
-        model(pixel_values=pixels, labels=labels).loss.backward()
+        with autocast():
+            loss = model(pixel_values=pixels, labels=labels).loss
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         if method == "adalora":
@@ -112,13 +118,14 @@ def measure(shape: str, mode: str, method: str, batch: int, threads: int, second
 
     @torch.inference_mode()
     def infer() -> None:
-        model(pixel_values=pixels).logits.argmax(-1)
+        with autocast():
+            model(pixel_values=pixels).logits.argmax(-1)
 
     model.train(mode == "train")
     step = train if mode == "train" else infer
     times = []
     if trainer and mode == "train":
-        times = trainer_times(model, config.image_size, classes, batch, seconds)
+        times = trainer_times(model, config.image_size, classes, batch, seconds, bf16)
     else:
         step()  # allocations and the choice of kernels
         end = time.perf_counter() + seconds
@@ -148,18 +155,19 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="images in a step (default: 32 and 120 for tiny, 8 for base)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=15, help="how long to repeat the step, at least five times")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="bfloat16 is autocast's")
     parser.add_argument("--trainer", action="store_true", help="with --shape and --mode train: in transformers' Trainer, with a data set")
     args = parser.parse_args()
 
     if args.shape and args.mode:
         batch = args.batch or BATCHES[args.shape, args.mode]
-        print(json.dumps(measure(args.shape, args.mode, args.method, batch, args.threads, args.seconds, args.trainer)), flush=True)
+        print(json.dumps(measure(args.shape, args.mode, args.method, batch, args.threads, args.seconds, args.trainer, args.precision == "bfloat16")), flush=True)
         return
     env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(args.threads)}
     for shape, mode in BATCHES:
         if args.shape in (None, shape) and args.mode in (None, mode):
             case = [sys.executable, __file__, "--shape", shape, "--mode", mode, "--threads", str(args.threads)]
-            case += ["--seconds", str(args.seconds)] + (["--batch", str(args.batch)] if args.batch else [])
+            case += ["--seconds", str(args.seconds), "--precision", args.precision] + (["--batch", str(args.batch)] if args.batch else [])
             subprocess.run(case, env=env, check=True)
 
 
