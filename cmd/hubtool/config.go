@@ -38,8 +38,8 @@ type Transforms struct {
 type Training struct {
 	train.Config `yaml:",inline"`
 
-	FP16                  Half     `yaml:"fp16" usage:"float16 products and a scaled loss: true, false, or auto for on an accelerator"`
-	BF16                  Half     `yaml:"bf16" usage:"bfloat16 products: true, false, or auto for on an accelerator"`
+	FP16                  Half     `yaml:"fp16" usage:"float16 products and a scaled loss: true, false, or auto for where it is faster"`
+	BF16                  Half     `yaml:"bf16" usage:"bfloat16 products: true, false, or auto for where it is faster"`
 	TF32                  Half     `yaml:"tf32" usage:"products of float32 in TF32 on a GPU: true, false, or auto for the plugin's default, which is true"`
 	FullDeterminism       bool     `yaml:"full_determinism" usage:"the same bits every time on a GPU, too; slower"`
 	OrthogonalityPenalty  bool     `yaml:"orthogonality_penalty" usage:"add ADALORA's penalty, weighted by orth_reg_weight, to the loss; PEFT does not for image classifiers"`

@@ -40,7 +40,7 @@ var shortFlags = []shortFlag{
 	{name: "batch-size", keys: []string{"training.per_device_train_batch_size", "training.per_device_eval_batch_size"}},
 	{name: "devices", keys: []string{"training.devices"}},
 	{name: "learning-rate", keys: []string{"training.learning_rate"}},
-	{name: "precision", keys: []string{"training.fp16", "training.bf16"}, usage: "fp32, fp16, bf16, or auto: bf16 on an accelerator", words: map[string][]string{
+	{name: "precision", keys: []string{"training.fp16", "training.bf16"}, usage: "fp32, fp16, bf16, or auto: bf16 where it is faster", words: map[string][]string{
 		"fp32": {"training.fp16=false", "training.bf16=false"},
 		"f32":  {"training.fp16=false", "training.bf16=false"},
 		"fp16": {"training.fp16=true", "training.bf16=false"},
