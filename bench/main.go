@@ -276,6 +276,9 @@ func inferRates(m model.Model, w *model.Weights, a *adapters.Adapter, batch int,
 	if err != nil {
 		return nil, err
 	}
+	if err := train.Narrow(m, w, a); err != nil { // as all programs do
+		return nil, err
+	}
 	p, err := model.NewPredictor(m, w, attach, half, batch)
 	if err != nil {
 		return nil, err

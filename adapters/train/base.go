@@ -46,10 +46,10 @@ func set(w *model.Weights, p adapters.Parameter) error {
 	return w.Set(p.Name, p.Shape, p.Values)
 }
 
-// narrow keeps the weights of modules in the precision of products. Those that an adapter is on stay
+// Narrow keeps the weights of modules in the precision of products. Those that an adapter is on stay
 // in float32, because its formula may look at more than their product; the head's that it replaces
 // are of no use.
-func narrow(m model.Model, w *model.Weights, a *adapters.Adapter) error {
+func Narrow(m model.Model, w *model.Weights, a *adapters.Adapter) error {
 	adapted := map[string]bool{}
 	if a != nil {
 		for _, t := range a.Targets {

@@ -224,7 +224,7 @@ func (c *Classifier) Predictor(pipeline *vision.Pipeline, batch int) (*model.Pre
 			return nil, err
 		}
 	}
-	if err := narrow(c.Model, c.Weights, c.Adapter); err != nil {
+	if err := Narrow(c.Model, c.Weights, c.Adapter); err != nil {
 		return nil, err
 	}
 	return model.NewPredictor(c.Model, c.Weights, attach, Normalization(pipeline), batch)

@@ -196,7 +196,7 @@ func newRun(job Job) (*run, error) {
 	if job.Weights.Precision() == model.Float16 {
 		r.scaler = newLossScaler()
 	}
-	err := narrow(job.Model, job.Weights, job.Adapter)
+	err := Narrow(job.Model, job.Weights, job.Adapter)
 	if err != nil {
 		return nil, err
 	}
