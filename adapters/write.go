@@ -84,14 +84,14 @@ func (p *MergePlan) writeShards(ctx context.Context, dir string, j *journal) err
 	for range min(2*p.opts.Jobs, len(p.shards)) {
 		running.Go(func() {
 			for i := range todo {
+				leave := sync.OnceFunc(func() { <-moving })
 				s, done := p.shards[i], &p.result.Shards[i]
 				if finished, ok := j.finished[s.name]; ok {
 					*done = finished
 					meter(s.name, done.Size)
+					leave()
 					continue
 				}
-				moving <- struct{}{}
-				leave := sync.OnceFunc(func() { <-moving })
 				var err error
 				if *done, err = p.writeShard(ctx, dir, s, meter, leave); err == nil {
 					err = j.note(*done)
@@ -103,9 +103,10 @@ func (p *MergePlan) writeShards(ctx context.Context, dir string, j *journal) err
 			}
 		})
 	}
-	for _, i := range order {
+	for _, i := range order { // which workers that waited for their turn by themselves would not keep
 		select {
-		case todo <- i:
+		case moving <- struct{}{}:
+			todo <- i
 		case <-ctx.Done():
 		}
 	}
