@@ -130,13 +130,14 @@ func (o Opener) xla(plugin, why string) (*Engine, error) {
 	if options != "" {
 		options = "," + options
 	}
-	if isCPUPlugin(abs) {
+	processor := isCPUPlugin(abs)
+	if processor {
 		if err := addFlags(processorFlags(abs, os.Getenv("XLA_FLAGS"), o.Float16)...); err != nil {
 			return fail(err)
 		}
 	}
 	// An absolute path skips go-xla's search, its naming rule and its test for a GPU.
-	b, err := catch(func() (compute.Backend, error) { return newXLA(abs+options, isCPUPlugin(abs), max(1, o.Devices)) })
+	b, err := catch(func() (compute.Backend, error) { return newXLA(abs+options, processor, max(1, o.Devices)) })
 	if err != nil {
 		return fail(err)
 	}

@@ -162,7 +162,7 @@ func loader(plugins []string) []string {
 // has its name inside.
 var choices = []struct {
 	flags   []string // name=value
-	needs   string   // beside the flags' names
+	needs   string   // beside the flags' names, or empty, which every file has inside
 	usable  bool
 	float16 bool // for programs that multiply float16, too
 }{
@@ -179,10 +179,7 @@ var choices = []struct {
 func processorFlags(plugin, present string, float16 bool) []string {
 	var flags []string
 	for _, choice := range choices {
-		var texts []string
-		if choice.needs != "" {
-			texts = append(texts, choice.needs)
-		}
+		texts := []string{choice.needs}
 		decided := !choice.usable || float16 && !choice.float16
 		for _, flag := range choice.flags {
 			name, _, _ := strings.Cut(flag, "=")

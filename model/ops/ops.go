@@ -40,7 +40,7 @@ func Linear(t *Tape, x, w, b *Node) *Node {
 	return t.gradient(SchedulingBarrier(y, x, w, b), func(v *Node) []*Node {
 		return []*Node{
 			nil,
-			Dot(v, w).General([]int{1}, nil, []int{0}, nil),
+			byColumns(v, w),
 			Dot(v, x).General([]int{0}, nil, []int{0}, nil),
 			ReduceSum(v, 0),
 		}
@@ -65,7 +65,7 @@ func byColumns(x, y *Node) *Node {
 	product := func(y *Node) *Node { return Dot(x, y).General([]int{1}, nil, []int{0}, nil) }
 	k, n := y.Shape().Dimensions[0], y.Shape().Dimensions[1]
 	row := 4 * n
-	if !OnProcessor(x.Graph().Backend()) || y.DType() != dtypes.Float32 || row%4096 != 0 || bits.OnesCount(uint(row)) == 1 {
+	if !onProcessor(x.Graph().Backend()) || y.DType() != dtypes.Float32 || row%4096 != 0 || bits.OnesCount(uint(row)) == 1 {
 		return product(y)
 	}
 	spare := Zeros(y.Graph(), shapes.Make(y.DType(), k, 16))
@@ -263,8 +263,8 @@ func Dropout(state, x *Node, p float64) (next, y *Node) {
 // IsGo tells whether a backend is GoMLX's own, whose needs many of the forms here serve.
 func IsGo(b compute.Backend) bool { return b.String() == "go" }
 
-// OnProcessor tells whether it is XLA's for the processor.
-func OnProcessor(b compute.Backend) bool {
+// onProcessor tells whether it is XLA's for the processor.
+func onProcessor(b compute.Backend) bool {
 	xla, ok := b.(interface{ IsCPU() bool })
 	return ok && xla.IsCPU()
 }
