@@ -126,7 +126,7 @@ func (r *run) saveCursor(ctx context.Context, path string) error {
 	return format.Write(ctx, path, tensors, map[string]string{"format": "pt", "checkpoint_format": strconv.Itoa(checkpointFormat), "cursor": string(text)})
 }
 
-// rotate keeps the newest save_total_limit checkpoints and the best.
+// rotate keeps the newest save_total_limit checkpoints and, in any case, the best.
 func (r *run) rotate(newest string) error {
 	if r.Config.SaveTotalLimit == 0 {
 		return nil
@@ -135,11 +135,7 @@ func (r *run) rotate(newest string) error {
 	if err != nil {
 		return err
 	}
-	keep := max(1, r.Config.SaveTotalLimit)
-	if r.best != nil && r.best.Checkpoint != "" && r.best.Checkpoint != newest && keep == 1 && r.Config.LoadBestModelAtEnd {
-		keep = 2 // the best and the newest, as transformers does
-	}
-	excess := len(dirs) - keep
+	excess := len(dirs) - r.Config.SaveTotalLimit
 	for _, dir := range dirs {
 		if excess <= 0 {
 			break
@@ -153,6 +149,19 @@ func (r *run) rotate(newest string) error {
 		excess--
 	}
 	return nil
+}
+
+// keepBest leaves the best checkpoint alone where no more than one is wanted: the newest, from which the
+// run could go on until now, is of no more use. So does transformers.
+func (r *run) keepBest() error {
+	if r.Config.OutputDir == "" || r.Config.SaveTotalLimit != 1 || r.best == nil {
+		return nil
+	}
+	dirs, err := Checkpoints(r.Config.OutputDir)
+	if err != nil || !slices.Contains(dirs, r.best.Checkpoint) {
+		return err
+	}
+	return r.rotate(r.best.Checkpoint)
 }
 
 // discard removes a checkpoint, which loses its name first: one that is half removed when the process
@@ -256,6 +265,7 @@ func (r *run) restore(dir string) error {
 	}
 	if r.best = c.Best; r.best != nil {
 		r.best.Step, r.best.metric = c.BestStep, c.Metric
+		r.best.Checkpoint = r.found(dir, r.best.Checkpoint)
 		r.best.params, r.best.state = zerosLike(r.params), zerosLike(r.Adapter.State())
 	}
 	for i, p := range r.Adapter.State() {
@@ -286,8 +296,31 @@ func (r *run) restore(dir string) error {
 	r.lossSum, r.lossSteps, r.allLoss = c.LossSum, c.LossSteps, c.AllLoss
 	r.sinceEval, r.evalSteps, r.worse, r.epochs = c.SinceEval, c.EvalSteps, c.Worse, c.Epochs
 	r.stopped = r.patienceIsOver()
+	if best := r.state.BestModelCheckpoint; best != nil {
+		if *best = r.found(dir, *best); *best == "" {
+			r.state.BestModelCheckpoint = nil
+		}
+	}
 	// Of these, the state has what this run goes by.
 	r.state.MaxSteps, r.state.NumTrainEpochs = begun.MaxSteps, begun.NumTrainEpochs
 	r.state.LoggingSteps, r.state.SaveSteps = begun.LoggingSteps, begun.SaveSteps
 	return nil
+}
+
+// found is where a checkpoint is by now that the run had written when it saved the one that it goes on from,
+// whose folder may have another name since; empty if it is gone.
+func (r *run) found(from, checkpoint string) string {
+	parent := filepath.Dir(from)
+	if a, err := os.Stat(parent); err == nil {
+		if b, err := os.Stat(r.Config.OutputDir); err == nil && os.SameFile(a, b) {
+			parent = r.Config.OutputDir // as new checkpoints spell it
+		}
+	}
+	for _, parent := range []string{parent, filepath.Dir(checkpoint)} {
+		dir := filepath.Join(parent, filepath.Base(checkpoint))
+		if _, err := os.Stat(dir); checkpoint != "" && err == nil {
+			return dir
+		}
+	}
+	return ""
 }

@@ -32,7 +32,7 @@ type Config struct {
 
 	EvalStrategy           string  `yaml:"eval_strategy" json:"eval_strategy"` // no, steps or epoch
 	EvalSteps              float64 `yaml:"eval_steps" json:"eval_steps" usage:"with eval_strategy steps; 0: as logging_steps, below 1: a share of all steps"`
-	SaveStrategy           string  `yaml:"save_strategy" json:"save_strategy"` // no, steps or epoch
+	SaveStrategy           string  `yaml:"save_strategy" json:"save_strategy" usage:"no, steps, epoch, or best: after each evaluation that is better than all before"`
 	SaveSteps              float64 `yaml:"save_steps" json:"save_steps" usage:"with save_strategy steps; below 1: a share of all steps"`
 	SaveTotalLimit         int     `yaml:"save_total_limit" json:"save_total_limit"` // 0: all checkpoints are kept
 	LoadBestModelAtEnd     bool    `yaml:"load_best_model_at_end" json:"load_best_model_at_end"`
@@ -113,7 +113,8 @@ func (c Config) Validate() []error {
 	check(c.LabelSmoothingFactor >= 0 && c.LabelSmoothingFactor < 1, "label_smoothing_factor", c.LabelSmoothingFactor, "in [0, 1)")
 	strategies := []string{"no", "steps", "epoch"}
 	check(slices.Contains(strategies, c.EvalStrategy), "eval_strategy", c.EvalStrategy, "no, steps or epoch")
-	check(slices.Contains(strategies, c.SaveStrategy), "save_strategy", c.SaveStrategy, "no, steps or epoch")
+	check(slices.Contains(append(strategies, "best"), c.SaveStrategy), "save_strategy", c.SaveStrategy, "no, steps, epoch or best")
+	check(c.SaveStrategy != "best" || c.EvalStrategy != "no", "save_strategy", c.SaveStrategy, "no, steps or epoch where eval_strategy is no: nothing tells what is best")
 	const every = "a positive whole number, or below 1 a share of all steps"
 	check(c.EvalSteps == 0 || isInterval(c.EvalSteps), "eval_steps", c.EvalSteps, every+", or 0 for logging_steps")
 	check(isInterval(c.SaveSteps), "save_steps", c.SaveSteps, every)

@@ -366,6 +366,8 @@ func (r *run) due(strategy string, every float64) bool {
 		return r.state.GlobalStep%int(every) == 0 || r.state.GlobalStep == r.steps
 	case "epoch":
 		return r.batch == r.Train.Batches() || r.state.GlobalStep == r.steps
+	case "best": // of saving, which comes after the evaluation
+		return r.best != nil && r.best.Step == r.state.GlobalStep
 	}
 	return false
 }
@@ -382,7 +384,9 @@ func (r *run) between(ctx context.Context) error {
 		}
 	}
 	if r.Config.OutputDir != "" && r.due(r.Config.SaveStrategy, r.Config.SaveSteps) {
-		return r.save(ctx)
+		if err := r.save(ctx); err != nil {
+			return r.interrupted(ctx, err)
+		}
 	}
 	return nil
 }
@@ -469,10 +473,11 @@ func (r *run) finish(ctx context.Context, took time.Duration) (*Result, error) {
 	}
 	if len(r.epochs) > 0 && r.evaluatedAt != left { // a resumed run may have evaluated nothing
 		var err error
-		result.Evaluation, err = r.evaluateNow(ctx, nil)
-		return result, err
+		if result.Evaluation, err = r.evaluateNow(ctx, nil); err != nil {
+			return nil, err
+		}
 	}
-	return result, nil
+	return result, r.keepBest()
 }
 
 func (r *run) close() {

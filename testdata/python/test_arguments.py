@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import pathlib
 
+import pytest
 import torch
 from conftest import recipe
 from transformers import Trainer, TrainingArguments
@@ -44,26 +46,88 @@ def test_every_field_is_known(tool, tmp_path):
     tool("train", file, "--dry-run")
 
 
+class Tiny(torch.nn.Module):
+    """One weight. In evaluation the loss is the next of losses."""
+
+    def __init__(self, losses=()):
+        super().__init__()
+        self.w, self.losses = torch.nn.Parameter(torch.zeros(1)), iter(losses)
+
+    def forward(self, x, labels=None):
+        loss = (self.w * x).mean()
+        return {"loss": loss if self.training else torch.tensor(next(self.losses, 0.0)), "logits": self.w * x}
+
+
+def trainer(folder, losses=(), accuracies=(), **settings) -> Trainer:
+    """A Trainer that has trained on 32 rows, and was told in each evaluation that the next loss and the next accuracy are its own."""
+    rows, measured = [{"x": torch.ones(1), "labels": 0}] * 32, iter(accuracies)
+    arguments = TrainingArguments(output_dir=str(folder), report_to="none", use_cpu=True, disable_tqdm=True, remove_unused_columns=False,
+                                  per_device_eval_batch_size=32, **settings)  # fmt: skip
+    done = Trainer(model=Tiny(losses), args=arguments, train_dataset=rows, eval_dataset=rows,
+                   compute_metrics=(lambda _: {"accuracy": next(measured)}) if accuracies else None)  # fmt: skip
+    done.train()
+    return done
+
+
+def best_of(state: dict) -> tuple:
+    """What a trainer_state.json says of the best evaluation, less the folder, which is another."""
+    return state["global_step"], state["best_global_step"], pytest.approx(state["best_metric"]), pathlib.Path(state["best_model_checkpoint"]).name
+
+
+def checkpoints(folder) -> set[str]:
+    return {p.name for p in folder.glob("checkpoint-*")}
+
+
 def test_steps_are_those_of_trainer(tool, tmp_path):
     """Logged, evaluated and saved at the same steps: shares of all, what follows from others, and the end."""
-    class Tiny(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.w = torch.nn.Parameter(torch.zeros(1))
-
-        def forward(self, x, labels=None):
-            return {"loss": (self.w * x).mean()}
-
-    rows = [{"x": torch.ones(1), "labels": 0}] * 32
     settings = dict(per_device_train_batch_size=4, max_steps=11, eval_strategy="steps", logging_steps=4, save_strategy="steps", save_steps=0.4, save_total_limit=9)
-    arguments = TrainingArguments(output_dir=str(tmp_path / "theirs"), report_to="none", use_cpu=True, disable_tqdm=True, remove_unused_columns=False, **settings)
-    trainer = Trainer(model=Tiny(), args=arguments, train_dataset=rows, eval_dataset=rows)
-    trainer.train()
+    theirs = trainer(tmp_path / "theirs", **settings).state
 
     file = recipe(tmp_path / "config.json", tmp_path / "ours", training=settings, train_split="train[:32]", eval_split="test[:16]")
     tool("train", file)
     ours = json.loads((tmp_path / "ours" / "trainer_state.json").read_text())
     for kind in ("loss", "eval_loss"):
-        assert [e["step"] for e in ours["log_history"] if kind in e] == [e["step"] for e in trainer.state.log_history if kind in e]
-    assert {p.name for p in (tmp_path / "ours").glob("checkpoint-*")} == {p.name for p in (tmp_path / "theirs").glob("checkpoint-*")}
-    assert [ours[k] for k in ("eval_steps", "logging_steps", "save_steps")] == [getattr(trainer.state, k) for k in ("eval_steps", "logging_steps", "save_steps")]
+        assert [e["step"] for e in ours["log_history"] if kind in e] == [e["step"] for e in theirs.log_history if kind in e]
+    assert checkpoints(tmp_path / "ours") == checkpoints(tmp_path / "theirs")
+    assert [ours[k] for k in ("eval_steps", "logging_steps", "save_steps")] == [getattr(theirs, k) for k in ("eval_steps", "logging_steps", "save_steps")]
+
+
+SAVED = {  # Which is best goes up and down: the rate is far too high.
+    "best": dict(save_strategy="best", eval_strategy="steps", eval_steps=1),
+    "best-1": dict(save_strategy="best", eval_strategy="steps", eval_steps=1, save_total_limit=1),
+    "best-2": dict(save_strategy="best", eval_strategy="steps", eval_steps=1, save_total_limit=2, load_best_model_at_end=True),
+    "best-epochs": dict(save_strategy="best", eval_strategy="epoch", metric_for_best_model="loss"),
+    "best-loss": dict(save_strategy="best", eval_strategy="steps", eval_steps=3, metric_for_best_model="eval_loss"),
+    "epoch-1": dict(save_strategy="epoch", eval_strategy="epoch", save_total_limit=1),
+    "steps-1": dict(save_strategy="steps", eval_strategy="steps", eval_steps=1, save_steps=1, save_total_limit=1, load_best_model_at_end=True),
+    "steps-3": dict(save_strategy="steps", eval_strategy="steps", eval_steps=1, save_steps=2, save_total_limit=3, load_best_model_at_end=True),
+}
+
+
+@pytest.mark.parametrize("case", SAVED)
+def test_saved_is_what_trainer_saves(tool, tmp_path, case):
+    """The same checkpoints after the same evaluations, and the same words about the best of them, in each checkpoint's state and in the run's."""
+    settings = dict(per_device_train_batch_size=8, max_steps=14, learning_rate=0.05, lr_scheduler_type="constant",
+                    **{"load_best_model_at_end": False, "metric_for_best_model": "accuracy", **SAVED[case]})  # fmt: skip
+    file = recipe(tmp_path / "config.json", tmp_path / "ours", training=settings, train_split="train[:32]", eval_split="test[:60]")
+    tool("train", file)
+    ours = json.loads((tmp_path / "ours" / "trainer_state.json").read_text())
+    evaluated = [entry for entry in ours["log_history"] if "eval_loss" in entry]
+    values = [[entry[key] for entry in evaluated] for key in ("eval_loss", "eval_accuracy")]
+    assert len({*values[0]}) == len(values[0])
+    theirs = trainer(tmp_path / "theirs", *values, **settings).state
+    assert checkpoints(tmp_path / "ours") == checkpoints(tmp_path / "theirs")
+    assert best_of(ours) == best_of(dataclasses.asdict(theirs))
+    for name in checkpoints(tmp_path / "ours"):
+        states = [json.loads((tmp_path / folder / name / "trainer_state.json").read_text()) for folder in ("ours", "theirs")]
+        assert best_of(states[0]) == best_of(states[1])
+        assert states[0]["save_steps"] == states[1]["save_steps"]
+
+
+def test_best_wants_evaluation(tool, tmp_path):
+    """Trainer asks for a metric there; hubtool, which has one, says what is in its way."""
+    settings = dict(save_strategy="best", eval_strategy="no")
+    with pytest.raises(ValueError, match="metric_for_best_model"):
+        trainer(tmp_path / "theirs", **settings)
+    file = recipe(tmp_path / "config.json", tmp_path / "ours", training=settings)
+    assert "eval_strategy is no" in tool("train", file, code=2).err

@@ -56,16 +56,16 @@ def log_of(folder) -> list[dict]:
     return [{key: value for key, value in entry.items() if not key.endswith(("runtime", "per_second"))} for entry in log]
 
 
-def kill_and_resume(tool, folder, method, kills, seed):
+def kill_and_resume(tool, folder, method, kills, seed, **training):
     """Kill runs at random moments, some of them more than once, and go on each time."""
     begun = time.monotonic()
-    train(tool, config(folder, "whole", method))
+    train(tool, config(folder, "whole", method, **training))
     took = time.monotonic() - begun
     want, log = digest(folder / "whole"), log_of(folder / "whole")
     rng, done, killed_in_training = random.Random(seed), 0, 0
     while done < kills:
         name = f"killed-{done}"
-        file, resume = config(folder, name, method), []
+        file, resume = config(folder, name, method, **training), []
         while True:
             process = start(tool, "train", file, "--model", BASE, "--training.ignore-mismatched-sizes", *resume)
             try:
@@ -84,6 +84,7 @@ def kill_and_resume(tool, folder, method, kills, seed):
                 break
         assert digest(folder / name) == want, f"{name} is another adapter"
         assert log_of(folder / name) == log
+        assert checkpoints(folder / name) == checkpoints(folder / "whole")
         results = [json.loads((folder / n / "all_results.json").read_text()) for n in (name, "whole")]
         assert all(results[0][key] == results[1][key] for key in ("eval_accuracy", "eval_loss", "train_loss")), "of the parameters that are left"
         assert not list((folder / name).glob("*.partial"))
@@ -94,6 +95,10 @@ def kill_and_resume(tool, folder, method, kills, seed):
 @pytest.mark.parametrize("method", METHODS)
 def test_kill_9(tool, tmp_path, method):
     kill_and_resume(tool, tmp_path, method, kills=3, seed=1)
+
+
+def test_kill_9_where_only_the_best_is_saved(tool, tmp_path):
+    kill_and_resume(tool, tmp_path, "lora", kills=3, seed=3, save_strategy="best", save_steps=None, save_total_limit=2)
 
 
 @pytest.mark.slow
