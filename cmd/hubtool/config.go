@@ -9,11 +9,13 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
 
 	"github.com/hubtool/hubtool/adapters/train"
+	"github.com/hubtool/hubtool/internal/nearest"
 	"github.com/hubtool/hubtool/model/vision"
 )
 
@@ -49,7 +51,7 @@ type Training struct {
 	PushToHub             bool     `yaml:"push_to_hub" usage:"push output_dir when done"`
 	HubModelID            string   `yaml:"hub_model_id" usage:"repository to push to; default: the name of output_dir"`
 	HubPrivateRepo        bool     `yaml:"hub_private_repo" usage:"make the repository private when push_to_hub creates it"`
-	ReportTo              string   `yaml:"report_to" usage:"none, or tensorboard for event files in output_dir/runs beside the report"`
+	ReportTo              Reports  `yaml:"report_to" usage:"tensorboard for event files in output_dir/runs beside the report; all for whatever there is, which is the same; none"`
 }
 
 // Half switches a half precision: "false", "true", or "auto" for where the engine has it.
@@ -65,6 +67,36 @@ func (h *Half) UnmarshalText(text []byte) error {
 		return errors.New("true, false or auto")
 	}
 	return nil
+}
+
+// Reports are the integrations that a run's log goes to, one or a list of them in the file. "none" and "all" stand alone.
+type Reports []string
+
+// UnmarshalText takes the name of one.
+func (r *Reports) UnmarshalText(text []byte) error {
+	*r = Reports{string(text)}
+	return nil
+}
+
+// resolve says what is meant by none and by all, or what is wrong.
+func (r Reports) resolve() (Reports, []string) {
+	has := []string{"tensorboard"}
+	switch {
+	case slices.Equal(r, Reports{"none"}):
+		return nil, nil
+	case slices.Equal(r, Reports{"all"}):
+		return has, nil
+	}
+	var p []string
+	for _, name := range r {
+		switch {
+		case name == "none" || name == "all":
+			p = append(p, fmt.Sprintf("training.report_to is %s, but %s must stand alone", strings.Join(r, ", "), name))
+		case !slices.Contains(has, name):
+			p = append(p, fmt.Sprintf("training.report_to is %q, but must be tensorboard, all or none%s: %s", name, nearest.DidYouMean(name, has), ofServices))
+		}
+	}
+	return r, p
 }
 
 // AutoPath is a path, "true" for "find it yourself", or "" for none.
@@ -87,7 +119,7 @@ func defaultConfig() *Config {
 	return &Config{
 		Dataset:  DatasetConfig{TrainSplit: "train", TestSize: 0.1, EvalCache: 1e9, FeatureCache: 1e9, BufferSize: 1000, CacheSize: defaultCacheSize},
 		Adapter:  AdapterKeys{Names: "transformers5", values: []adapterValue{{"peft_type", json.RawMessage(`"LORA"`)}}},
-		Training: Training{Config: train.DefaultConfig(), FP16: "false", BF16: "false", TF32: "auto", ReportTo: "none"},
+		Training: Training{Config: train.DefaultConfig(), FP16: "false", BF16: "false", TF32: "auto"},
 	}
 }
 
@@ -164,8 +196,8 @@ func (c *Config) problems() []string {
 	p = append(p, transformProblems("transforms.eval", c.Transforms.Eval)...)
 	refuse(!c.Dataset.evaluates() && t.EvalStrategy != "no", "training.eval_strategy is %q, but neither dataset.eval_split nor dataset.test_size gives images to evaluate on", t.EvalStrategy)
 	refuse(t.FP16 != "false" && t.BF16 != "false", "training.fp16 and training.bf16 exclude each other")
-
-	refuse(t.ReportTo != "none" && t.ReportTo != "tensorboard", "training.report_to is %q, but must be none or tensorboard: reports go to output_dir, and to no service", t.ReportTo)
+	reports, wrong := t.ReportTo.resolve()
+	t.ReportTo, p = reports, append(p, wrong...)
 
 	// A key that does nothing in this run is an error.
 	idle := func(set bool, key, why string) { refuse(set, "%s does nothing: %s", key, why) }

@@ -164,6 +164,54 @@ func TestConfigWarmupRatio(t *testing.T) {
 	}
 }
 
+// Whatever TrainingArguments.report_to takes is understood, and what hubtool cannot report to is refused.
+func TestReportTo(t *testing.T) {
+	tests := []struct {
+		text string // of the file
+		flag string
+		want Reports
+		err  string
+	}{
+		{text: "tensorboard", want: Reports{"tensorboard"}},
+		{text: "[tensorboard]", want: Reports{"tensorboard"}},
+		{text: "all", want: Reports{"tensorboard"}},
+		{text: "[all]", want: Reports{"tensorboard"}},
+		{text: "none"},
+		{text: "[none]"},
+		{text: "[]"},
+		{text: "null"},
+		{flag: "tensorboard", want: Reports{"tensorboard"}},
+		{flag: "[tensorboard]", want: Reports{"tensorboard"}},
+		{flag: "all", want: Reports{"tensorboard"}},
+		{text: "tensorboard", flag: "none"},
+		{text: "[tensorboard, wandb]", err: `training.report_to is "wandb", but must be tensorboard, all or none: reports go to output_dir, and to no service`},
+		{flag: "mlflow,tensorboard", err: `training.report_to is "mlflow"`},
+		{text: "[none, tensorboard]", err: "training.report_to is none, tensorboard, but none must stand alone"},
+		{flag: "all,tensorboard", err: "but all must stand alone"},
+		{text: "TensorBord", err: `did you mean "tensorboard"?`},
+		{text: "no", err: `training.report_to is "no"`},
+		{text: "{tensorboard: true}", err: "training.report_to is a mapping, but must be a list of plain names"},
+	}
+	for _, tt := range tests {
+		text, flags := small, []string{}
+		if tt.text != "" {
+			text = strings.Replace(small, "output_dir: out", "output_dir: out, report_to: "+tt.text, 1)
+		}
+		if tt.flag != "" {
+			flags = append(flags, "--training.report-to="+tt.flag)
+		}
+		cfg, err := readConfig(t, "c.yaml", text, flags...)
+		switch {
+		case tt.err != "":
+			if err == nil || !strings.Contains(err.Error(), tt.err) {
+				t.Errorf("%q %q: error %v lacks %q", tt.text, tt.flag, err, tt.err)
+			}
+		case err != nil || !slices.Equal(cfg.Training.ReportTo, tt.want):
+			t.Errorf("%q %q: %+v, error %v", tt.text, tt.flag, cfg, err)
+		}
+	}
+}
+
 // Every wrong thing is named, with its line and the nearest valid name.
 func TestConfigProblems(t *testing.T) {
 	tests := []struct {
@@ -259,7 +307,7 @@ func TestConfigProblems(t *testing.T) {
 			`training.eval_strategy is never, but must be no, steps or epoch`,
 		}},
 		{"not in this version", "model: m\ndataset: {path: d}\ntraining: {output_dir: o, report_to: wandb}\n", nil, []string{
-			`training.report_to is "wandb", but must be none or tensorboard: reports go to output_dir, and to no service`,
+			`training.report_to is "wandb", but must be tensorboard, all or none: reports go to output_dir, and to no service`,
 		}},
 	}
 	for _, tt := range tests {

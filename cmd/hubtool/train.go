@@ -67,7 +67,7 @@ func (e *env) trainOnce(ctx context.Context, cfg *Config) (*trainSummary, error)
 	e.noteCount(p)
 	p.job.Report = e.trainingEvents()
 	logTo := func(*train.LogEntry) {}
-	if cfg.Training.ReportTo == "tensorboard" {
+	if slices.Contains(cfg.Training.ReportTo, "tensorboard") {
 		var done func()
 		if logTo, done, err = e.tensorBoard(cfg.Training.OutputDir); err != nil {
 			return nil, err

@@ -6,12 +6,13 @@ import pathlib
 
 import pytest
 import torch
+import yaml
 from conftest import recipe
 from transformers import Trainer, TrainingArguments
 
-# What Trainer does otherwise or has computed from other arguments: hubtool pushes once, has one process and no list of services,
+# What Trainer does otherwise or has computed from other arguments: hubtool pushes once, has one process,
 # knows which way a metric is better, and is quiet where the script's logging is.
-OTHERWISE = {"hub_strategy", "accelerator_config", "report_to", "greater_is_better", "disable_tqdm"}
+OTHERWISE = {"hub_strategy", "accelerator_config", "greater_is_better", "disable_tqdm"}
 
 
 def test_a_script_s_arguments_are_a_config(tool, tmp_path):
@@ -36,6 +37,16 @@ def test_a_script_s_arguments_are_a_config(tool, tmp_path):
     texts = {"output_dir", "hub_model_id", "resume_from_checkpoint"}  # which may be anything
     assert not [name for name in given if name not in texts and f"training.{name} is" not in named and name != "hub_token"]
     assert "training.hub_token must be left out" in named
+
+
+@pytest.mark.parametrize("given", ["none", ["none"], [], "tensorboard", ["tensorboard"]], ids=str)
+def test_report_to(tool, tmp_path, given):
+    """One name or a list, as Trainer takes it; the run's own config has the list that TrainingArguments makes of it, and event files come where they are wanted."""
+    want = TrainingArguments(output_dir=str(tmp_path), report_to=given, use_cpu=True).report_to
+    file = recipe(tmp_path / "config.json", tmp_path / "out", training=dict(report_to=given, max_steps=1), train_split="train[:32]", eval_split="test[:16]")
+    tool("train", file)
+    assert yaml.safe_load((tmp_path / "out" / "run.yaml").read_text())["training"]["report_to"] == want
+    assert len(list((tmp_path / "out").glob("runs/**/*.tfevents.*"))) == len(want)
 
 
 def test_every_field_is_known(tool, tmp_path):
