@@ -18,7 +18,7 @@ func main() {
 	// The first signal asks for an orderly end; from then on the next one kills, as without us. Some senders, such as
 	// timeout(1), send each signal to the process and to its group: that is one.
 	context.AfterFunc(ctx, func() { time.AfterFunc(300*time.Millisecond, stop) })
-	os.Exit(run(ctx, os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr, restart, tryPlugin}))
+	os.Exit(run(ctx, os.Args[1:], streams{os.Stdin, os.Stdout, stderr(), restart, tryPlugin}))
 }
 
 // run executes one command line and returns the exit code.

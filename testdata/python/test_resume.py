@@ -1,12 +1,15 @@
 """Runs that die: what is left, what the program says, and that the continued run ends with the bytes of one that lived."""
 
+import fcntl
 import hashlib
 import json
 import os
+import pty
 import random
 import shutil
 import signal
 import subprocess
+import termios
 import time
 
 import pytest
@@ -123,6 +126,68 @@ def test_first_signal_saves(tool, tmp_path, sent):
     assert "--resume" in text and checkpoints(tmp_path / "cut")[0] in text
     train(tool, file, "--resume")
     assert digest(tmp_path / "cut") == digest(tmp_path / "whole")
+
+
+def test_signal_that_ends_the_reader(tool, tmp_path):
+    """Ctrl-C ends the tee of "2>&1 | tee log", too, and a run that has nobody to tell of it saves all the same."""
+    file = config(tmp_path, "cut", save_strategy="no", save_steps=None, num_train_epochs=1000)
+    process = start(tool, "train", file, "--model", BASE, "--training.ignore-mismatched-sizes", "--progress", "json")
+    for line in process.stderr:
+        if '"training"' in line:
+            break
+    process.stderr.close()
+    time.sleep(0.7)  # in which there is progress to tell
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 130
+    assert len(checkpoints(tmp_path / "cut")) == 1
+
+
+def in_terminal(tool, *command, log=None, **kwargs) -> tuple[subprocess.Popen, int]:
+    """A process in a terminal of its own, and the other end of that: closing it closes the terminal. Words go to log, else to the terminal."""
+    ours, theirs = pty.openpty()
+    env = {**os.environ, "HOME": str(tool.home), "HUBTOOL_ENGINE": "go", "TERM": "xterm"}
+    process = subprocess.Popen([*map(str, command)], env=env, stdin=theirs, stdout=theirs, stderr=log or theirs, start_new_session=True,
+                               preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0), **kwargs)  # fmt: skip
+    os.close(theirs)
+    return process, ours
+
+
+@pytest.mark.parametrize("words", ["log", "terminal"])
+def test_terminal_that_closes(tool, tmp_path, words):
+    """The run saves, whoever can still read of it; who reads the log finds how to go on."""
+    file = config(tmp_path, "cut", save_strategy="no", save_steps=None, num_train_epochs=1000)
+    with open(tmp_path / "log", "w") as log:
+        process, terminal = in_terminal(tool, tool.program, "train", file, "--model", BASE, "--training.ignore-mismatched-sizes", "--progress", "json",
+                                        log=log if words == "log" else None)  # fmt: skip
+        seen = ""
+        while '"training"' not in seen:
+            seen = (tmp_path / "log").read_text() if words == "log" else seen + os.read(terminal, 4096).decode()
+            assert process.poll() is None
+        os.close(terminal)
+        assert process.wait() == 130
+    saved = checkpoints(tmp_path / "cut")
+    assert len(saved) == 1
+    if words == "log":
+        text = (tmp_path / "log").read_text()
+        assert "--resume" in text and saved[0] in text
+
+
+def test_nohup(tool, tmp_path):
+    """Under nohup neither a terminal that closes nor the signal itself ends a run."""
+    train(tool, config(tmp_path, "whole"))
+    file = config(tmp_path, "through", save_steps=1)
+    with open(tmp_path / "log", "w") as log:
+        process, terminal = in_terminal(tool, "nohup", tool.program, "train", file, "--model", BASE, "--training.ignore-mismatched-sizes", "--progress", "json", log=log,
+                                        cwd=tmp_path)  # where nohup leaves nohup.out  # fmt: skip
+        while not checkpoints(tmp_path / "through"):
+            time.sleep(0.02)
+            assert process.poll() is None
+        os.close(terminal)
+        process.send_signal(signal.SIGHUP)
+        before = len(checkpoints(tmp_path / "through"))
+        assert process.wait() == 0, (tmp_path / "log").read_text()
+    assert len(checkpoints(tmp_path / "through")) > before, "the run was over before the signal came"
+    assert digest(tmp_path / "through") == digest(tmp_path / "whole")
 
 
 def test_loss_that_is_no_number(tool, tmp_path):
